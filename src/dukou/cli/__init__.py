@@ -1,0 +1,1 @@
+"""The `dukou` command: one file a command group."""

@@ -1,0 +1,1 @@
+"""Clients of a dukou server, or of any server of the Open Inference Protocol."""

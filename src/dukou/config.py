@@ -1,0 +1,119 @@
+"""One frozen tree of settings. Nothing else in dukou has defaults, reads a settings file or touches os.environ."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _setting(default: Any, doc: str, *, unit: str = "", least: float | None = None, most: float | None = None) -> Any:
+    """A field with its documentation, unit and range; the loader and the reference page read them from here."""
+    metadata = {"doc": doc, "unit": unit, "least": least, "most": most}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where dukou listens, and with how many processes."""
+
+    listen: tuple[str, ...] = _setting(
+        ("127.0.0.1:8501", "127.0.0.1:8500"),
+        "Addresses to listen on: `host:port`, `[v6]:port`, or `unix:/path`. Port 0 lets the system choose.",
+    )
+    insecure: bool = _setting(
+        False, "Allow addresses that other machines can reach. There is no authentication yet: anyone there may call."
+    )
+    workers: int = _setting(1, "Worker processes, each with one event loop.", least=1, most=256)
+    backlog: int = _setting(2048, "Connections that may wait to be accepted, per socket.", least=1)
+    grace_s: float = _setting(
+        10.0, "After SIGTERM, how long requests under way may take to finish.", unit="s", least=0.0
+    )
+    load_timeout_s: float = _setting(120.0, "How long loading one version may take.", unit="s", least=0.1)
+    tls_certificate: str = _setting("", "PEM file with the server's certificate chain; empty for plain text.")
+    tls_key: str = _setting("", "PEM file with the certificate's private key.")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """Limits and timeouts of HTTP/1.1."""
+
+    max_header_bytes: int = _setting(65_536, "Largest request line plus headers; more is 431.", unit="bytes", least=256)
+    max_headers: int = _setting(100, "Most header fields of a request; more is 431.", least=1)
+    max_body_bytes: int = _setting(
+        64 * 1024 * 1024, "Largest request body, also after decompression; more is 413.", unit="bytes", least=1
+    )
+    max_connections: int = _setting(16_384, "Connections one worker keeps open; more are closed at once.", least=1)
+    max_pipelined: int = _setting(16, "Requests of one connection answered at a time; reading pauses beyond.", least=1)
+    header_timeout_s: float = _setting(20.0, "How long a request's head may take to arrive.", unit="s", least=0.1)
+    body_timeout_s: float = _setting(60.0, "How long a body may stand still.", unit="s", least=0.1)
+    idle_timeout_s: float = _setting(120.0, "How long a connection without a request stays open.", unit="s", least=0.1)
+    write_timeout_s: float = _setting(
+        60.0, "How long a client may take nothing of an answer before it is cut off.", unit="s", least=0.1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Batching, execution and their limits."""
+
+    max_batch_rows: int = _setting(256, "Most rows of different requests run together.", unit="rows", least=1)
+    max_request_rows: int = _setting(1_000_000, "Most rows of one request; more is 400.", unit="rows", least=1)
+    max_queue_rows: int = _setting(
+        16_384, "Rows that may wait for one version; more is 429 with Retry-After.", unit="rows", least=1
+    )
+    max_queue_delay_s: float = _setting(
+        0.0,
+        "How long a request may wait for others to fill its batch. 0 gathers what one loop iteration reads, no timer.",
+        unit="s",
+        least=0.0,
+        most=10.0,
+    )
+    max_requests: int = _setting(8192, "Requests under way in one worker; more are 429.", least=1)
+    request_timeout_s: float = _setting(30.0, "After this a call is answered 504.", unit="s", least=0.001)
+    tick_budget_s: float = _setting(
+        0.0003,
+        "Model time one loop iteration may spend on the loop itself; what does not fit runs in a thread.",
+        unit="s",
+        least=0.0,
+    )
+    threads: int = _setting(0, "Threads for models and large bodies; 0 is one per CPU.", least=0, most=1024)
+    decode_off_loop_bytes: int = _setting(
+        1_048_576, "Bodies above this are decoded in a thread, so that others do not wait.", unit="bytes", least=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsConfig:
+    """What to serve."""
+
+    paths: tuple[str, ...] = _setting((), "Model files, version folders or repository folders.")
+    name: str = _setting("", "Name of the model when one file or version folder is served; empty takes the file's.")
+    version_policy: str = _setting(
+        "latest:1", "Versions of a repository to serve: `latest:N`, `all`, or numbers such as `1,3`."
+    )
+    trust_pickle: bool = _setting(
+        False, "Open joblib and pickle files without the allowlist. They can run any code: only for files you made."
+    )
+    cache_dir: str = _setting("", "Where bare model files are packed in passing; empty is the user's cache folder.")
+    options: Mapping[str, Any] = _setting({}, "Settings of single models: `[models.options.NAME]` tables.")
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryConfig:
+    """Logs and metrics."""
+
+    access_log: bool = _setting(False, "Write one line per request. Costs time; off by default.")
+    log_level: str = _setting("info", "Least severe level written: debug, info, warning or error.")
+    state_dir: str = _setting("", "Folder of the running server's own files; empty makes a temporary one.")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be set."""
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    http: HttpConfig = field(default_factory=HttpConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

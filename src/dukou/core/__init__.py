@@ -1,0 +1,1 @@
+"""The values and Protocols that every part shares. Standard library, NumPy and msgspec only; no I/O, no asyncio."""

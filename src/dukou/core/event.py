@@ -1,0 +1,50 @@
+"""What happened, told to observers: callables that take one Event and never raise."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from dukou.core.errors import Code
+from dukou.core.model import ModelVersion
+
+
+class BatchRan(msgspec.Struct, frozen=True):
+    """One execution of a model, for one request or many.
+
+    `arrived_s` holds each answered request's arrival; `started_s` and `ended_s` bound the execution (all on the
+    monotonic clock). `rows` is the batch's size. `inline` says that it ran on the loop, not in a thread.
+    """
+
+    version: ModelVersion
+    arrived_s: Sequence[float]
+    started_s: float
+    ended_s: float
+    rows: int
+    inline: bool
+
+
+class RequestRefused(msgspec.Struct, frozen=True):
+    """A call that got an error: at any step, for any reason. `version` is None when no version was chosen."""
+
+    version: ModelVersion | None
+    code: Code
+    arrived_s: float
+    ended_s: float
+
+
+class RequestLogged(msgspec.Struct, frozen=True):
+    """One HTTP exchange, told only when the access log is on."""
+
+    id: str
+    peer: str
+    method: str
+    path: str
+    status: int
+    request_bytes: int
+    response_bytes: int
+    duration_s: float
+
+
+Event: TypeAlias = BatchRan | RequestRefused | RequestLogged
+Observer: TypeAlias = Callable[[Event], None]

@@ -1,0 +1,113 @@
+"""What travels through the data plane, and the shape of its stages."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from dukou.core.errors import DukouError
+from dukou.core.model import ModelManifest, ModelRef, ModelVersion, Signature, State
+from dukou.core.tensor import Tensors
+
+
+class Context(msgspec.Struct):
+    """What belongs to one call and never changes its answer: never part of a cache or batch key.
+
+    Times are seconds of the monotonic clock.
+    """
+
+    id: str = ""
+    arrived_s: float = 0.0
+    deadline_s: float = float("inf")
+    principal: str = ""
+    traceparent: str = ""
+    priority: int = 0
+
+
+class Draft(msgspec.Struct):
+    """What the caller said, not yet typed: which model, which signature, and the protocol's own parsed payload."""
+
+    ref: ModelRef
+    payload: Any
+    signature_name: str = ""
+    route_key: str = ""
+
+
+class InferenceRequest(msgspec.Struct):
+    """A call typed by the signature of the version that answers it.
+
+    `inputs` fit the signature: its names, its dtypes, its shapes. `rows` is the size of axis 0 (1 when the signature is
+    not batched). `outputs` are the names wanted, in order. `reply` is what the protocol needs again to encode.
+    """
+
+    version: ModelVersion
+    signature: Signature
+    inputs: Tensors
+    outputs: tuple[str, ...]
+    rows: int
+    context: Context
+    parameters: Mapping[str, Any] = {}
+    reply: Any = None
+
+
+class InferenceResponse(msgspec.Struct):
+    """The outputs that were asked for, by name, from `version`."""
+
+    version: ModelVersion
+    outputs: Tensors
+    parameters: Mapping[str, Any] = {}
+
+
+class Stage(Protocol):
+    """One step of the data plane behind `bind`. What a stage may await is said in `dukou.engine.drive`."""
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """Answer, or raise DukouError."""
+
+
+class Served(msgspec.Struct, frozen=True):
+    """One version as the data plane sees it. `stage` is None unless the state is AVAILABLE."""
+
+    id: ModelVersion
+    manifest: ModelManifest
+    state: State
+    stage: Stage | None = None
+    error: DukouError | None = None
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Everything a worker serves; never changed, only replaced whole by one of a higher generation.
+
+    `models` maps a name to its versions, highest first; `labels` maps a name to its labels.
+    """
+
+    generation: int = 0
+    models: Mapping[str, Mapping[int, Served]] = {}
+    labels: Mapping[str, Mapping[str, int]] = {}
+
+
+OnDone: TypeAlias = Callable[[InferenceResponse | None, BaseException | None], None]
+
+
+class Run(Protocol):
+    """A call under way."""
+
+    def cancel(self) -> None:
+        """The caller has gone: tell the stages, answer nobody."""
+
+
+class DataPlane(Protocol):
+    """What a protocol front needs of the engine."""
+
+    @property
+    def table(self) -> Table:
+        """The table in force."""
+
+    def choose(self, ref: ModelRef, route_key: str) -> Served:
+        """The version that answers, AVAILABLE. Raises DukouError MODEL_NOT_FOUND, VERSION_NOT_FOUND, LABEL_NOT_FOUND,
+        MODEL_NOT_READY."""
+
+    def start(
+        self, answer: Coroutine[Any, Any, InferenceResponse], on_done: OnDone, deadline_s: float = float("inf")
+    ) -> Run:
+        """Run a stage's coroutine; `on_done` is called exactly once, perhaps before this returns."""

@@ -1,0 +1,1 @@
+"""Pure decisions about versions: which should be served."""

@@ -1,0 +1,1 @@
+"""Sockets to calls: listeners, HTTP/1.1, routes and the status tables."""

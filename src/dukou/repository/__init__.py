@@ -1,0 +1,1 @@
+"""Where versions live: folders, manifests and their integrity."""
