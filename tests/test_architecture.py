@@ -65,7 +65,9 @@ def room_of(imported: str) -> str | None:
     return parts[1] if parts[0] == "dukou" and len(parts) > 1 else None
 
 
-@pytest.mark.parametrize(("name", "room", "tree"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "room", "tree"), list(modules()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_each_room_imports_only_the_rooms_it_may(name: str, room: str, tree: ast.Module) -> None:
     """A file imports its own room, core, config and what the table names."""
     for imported in imports(tree):
