@@ -6,7 +6,7 @@ from typing import TypeAlias
 import msgspec
 
 from dukou.core.errors import Code
-from dukou.core.model import ModelVersion
+from dukou.core.version import ModelVersion
 
 
 class BatchRan(msgspec.Struct, frozen=True):

@@ -1,7 +1,6 @@
 """What is served: names, versions, signatures, manifests, and the Protocols of runtimes and repositories."""
 
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,33 +8,23 @@ import msgspec
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.version import ModelRef, ModelVersion, State
+
+__all__ = [
+    "DEFAULT_SIGNATURE",
+    "Environment",
+    "Evidence",
+    "LoadedModel",
+    "ModelManifest",
+    "ModelRef",
+    "ModelVersion",
+    "Repository",
+    "Runtime",
+    "Signature",
+    "State",
+]
 
 DEFAULT_SIGNATURE = "serving_default"
-
-
-class ModelRef(msgspec.Struct, frozen=True):
-    """What a caller asks for: a model, perhaps one version of it or one label."""
-
-    name: str
-    version: int | None = None
-    label: str | None = None
-
-
-class ModelVersion(msgspec.Struct, frozen=True):
-    """What is served: one version of one model."""
-
-    name: str
-    version: int
-
-
-class State(Enum):
-    """The life of a version; it only moves forward."""
-
-    START = "START"
-    LOADING = "LOADING"
-    AVAILABLE = "AVAILABLE"
-    UNLOADING = "UNLOADING"
-    END = "END"
 
 
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
