@@ -1,13 +1,21 @@
-"""One frozen tree of settings. Nothing else in dukou has defaults, reads a settings file or touches os.environ."""
+"""The tree of settings: every field with its default, documentation, unit and range."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 
-def _setting(default: Any, doc: str, *, unit: str = "", least: float | None = None, most: float | None = None) -> Any:
-    """A field with its documentation, unit and range; the loader and the reference page read them from here."""
-    metadata = {"doc": doc, "unit": unit, "least": least, "most": most}
+def _setting(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A field with its documentation, unit, range and choices; the loader and the reference page read them."""
+    metadata = {"doc": doc, "unit": unit, "least": least, "most": most, "choices": choices}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -104,7 +112,7 @@ class TelemetryConfig:
     """Logs and metrics."""
 
     access_log: bool = _setting(False, "Write one line per request. Costs time; off by default.")
-    log_level: str = _setting("info", "Least severe level written: debug, info, warning or error.")
+    log_level: str = _setting("info", "Least severe level written.", choices=("debug", "info", "warning", "error"))
     state_dir: str = _setting("", "Folder of the running server's own files; empty makes a temporary one.")
 
 

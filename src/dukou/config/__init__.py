@@ -1,0 +1,21 @@
+"""All settings: one frozen tree, one loader. Nothing else in dukou has defaults, reads a settings file or touches the
+environment.
+
+A part of dukou is given its own section (`EngineConfig`), never the whole tree.
+"""
+
+from dukou.config.load import Given, Settings, debugging, load
+from dukou.config.tree import Config, EngineConfig, HttpConfig, ModelsConfig, ServerConfig, TelemetryConfig
+
+__all__ = [
+    "Config",
+    "EngineConfig",
+    "Given",
+    "HttpConfig",
+    "ModelsConfig",
+    "ServerConfig",
+    "Settings",
+    "TelemetryConfig",
+    "debugging",
+    "load",
+]
