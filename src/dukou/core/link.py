@@ -1,0 +1,130 @@
+"""What the supervisor and a worker say to each other, and how it travels: length-prefixed MessagePack.
+
+No I/O here: `encode` makes bytes, `Decoder.feed` takes them in whatever pieces the socket gives.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from dukou.core.errors import DukouError, Reason
+from dukou.core.version import ModelVersion, State
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+_PREFIX_BYTES = 4
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """One version to serve: the folder that holds its verified files, its block of counters, its model's options."""
+
+    id: ModelVersion
+    folder: str
+    block: int
+    options: Mapping[str, Any] = {}
+
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """How loading one version went: AVAILABLE, or END with the error as a sentence. `load_s` is how long it took."""
+
+    id: ModelVersion
+    state: State
+    error: str = ""
+    warnings: tuple[str, ...] = ()
+    load_s: float = 0.0
+
+
+class Apply(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: serve exactly these versions."""
+
+    generation: int
+    assignments: tuple[Assignment, ...]
+
+
+class Listen(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: the table is good, accept connections."""
+
+
+class Drain(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: accept nothing more, finish what is under way within `grace_s`, then exit."""
+
+    grace_s: float
+
+
+class Ping(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: are you there?"""
+
+
+class Applied(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: the table of this generation is in force; one report for each version assigned."""
+
+    generation: int
+    reports: tuple[LoadReport, ...]
+
+
+class Listening(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: connections are being accepted."""
+
+
+class Drained(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: everything taken has been answered; it exits now."""
+
+
+class Pong(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: its loop turns."""
+
+
+Message: TypeAlias = Apply | Listen | Drain | Ping | Applied | Listening | Drained | Pong
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """The message as it travels: its length in four bytes, most significant first, then MessagePack.
+
+    Raises DukouError MALFORMED_REQUEST when it is larger than MAX_MESSAGE_BYTES.
+    """
+    body = _encoder.encode(message)
+    _check_size(len(body))
+    return len(body).to_bytes(_PREFIX_BYTES, "big") + body
+
+
+class Decoder:
+    """Turns the bytes of one direction into messages. After an error it must not be fed again."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that are complete now. Raises DukouError MALFORMED_REQUEST for what is none or too large."""
+        self._buffer += data
+        messages: list[Message] = []
+        start = 0
+        while len(self._buffer) - start >= _PREFIX_BYTES:
+            body = start + _PREFIX_BYTES
+            size = int.from_bytes(self._buffer[start:body], "big")
+            _check_size(size)
+            if len(self._buffer) - body < size:
+                break
+            messages.append(_parse(bytes(self._buffer[body : body + size])))
+            start = body + size
+        del self._buffer[:start]
+        return messages
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_MESSAGE_BYTES:
+        raise DukouError(
+            Reason.MALFORMED_REQUEST,
+            detail=f"a message between supervisor and worker has {size} bytes, {MAX_MESSAGE_BYTES} is the most",
+        )
+
+
+def _parse(body: bytes) -> Message:
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DukouError(
+            Reason.MALFORMED_REQUEST, detail=f"a message between supervisor and worker cannot be read: {error}"
+        ) from error
