@@ -1,5 +1,6 @@
 """The reference page of the settings, written from the tree."""
 
+import json
 from typing import Any
 
 from dukou.config.fields import Setting, sections
@@ -41,7 +42,7 @@ def written(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(written(item) for item in value) + "]"
     if isinstance(value, dict):

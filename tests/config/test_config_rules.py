@@ -1,0 +1,115 @@
+"""The rules between settings."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dukou.config import Config, load
+from dukou.config.rules import parse_address, reaches_out, violations
+from dukou.core.errors import DukouError
+
+
+def broken(section: str, **values: Any) -> list[tuple[str, str]]:
+    config = Config()
+    return list(violations(replace(config, **{section: replace(getattr(config, section), **values)})))
+
+
+def test_the_defaults_break_no_rule() -> None:
+    """What works without flags is allowed."""
+    assert list(violations(Config())) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1:8501", "127.0.0.1", 8501),
+        ("[::1]:0", "::1", 0),
+        (":80", "", 80),
+        ("unix:/run/dukou.sock", "unix:/run/dukou.sock", 0),
+    ],
+)
+def test_an_address_is_host_and_port(text: str, host: str, port: int) -> None:
+    """Every written form means one host and port."""
+    assert parse_address(text) == (host, port)
+
+
+@pytest.mark.parametrize("text", ["", "8501", "host", "::1:80", "host:", "host:65536", "host:-1", "unix:", "[::1]"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    """A form that could be read two ways, or not at all, is refused with the text itself."""
+    with pytest.raises(ValueError, match="'"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "out"),
+    [
+        ("127.0.0.1", False),
+        ("127.9.9.9", False),
+        ("::1", False),
+        ("localhost", False),
+        ("unix:/x", False),
+        ("0.0.0.0", True),
+        ("::", True),
+        ("", True),
+        ("10.0.0.1", True),
+        ("example.org", True),
+    ],
+)
+def test_only_loopback_stays_on_this_machine(host: str, out: bool) -> None:
+    """Anything that is not surely loopback is taken to be reachable."""
+    assert reaches_out(host) is out
+
+
+def test_an_address_others_can_reach_must_be_said_aloud() -> None:
+    """The message names the address, the flag and the setting; with insecure it is allowed."""
+    ((path, text),) = broken("server", listen=("127.0.0.1:1", "0.0.0.0:1"))
+
+    assert path == "server.listen"
+    assert "0.0.0.0:1" in text
+    assert "--insecure" in text
+    assert "server.insecure = true" in text
+    assert broken("server", listen=("0.0.0.0:1",), insecure=True) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "path", "text"),
+    [
+        ({"listen": ()}, "server.listen", "at least one address"),
+        ({"listen": ("127.0.0.1:1", "127.0.0.1:1")}, "server.listen", "there twice"),
+        ({"listen": ("nowhere",)}, "server.listen", "'nowhere' is not"),
+        ({"tls_key": "k.pem"}, "server.tls_certificate", "server.tls_key"),
+        ({"tls_certificate": "c.pem"}, "server.tls_key", "server.tls_certificate"),
+    ],
+)
+def test_a_broken_rule_names_the_setting_to_change(values: dict[str, Any], path: str, text: str) -> None:
+    """Each rule yields one problem."""
+    ((found, message),) = broken("server", **values)
+
+    assert found == path
+    assert text in message
+
+
+def test_port_zero_may_be_there_twice() -> None:
+    """Each port 0 becomes another port."""
+    assert broken("server", listen=("127.0.0.1:0", "127.0.0.1:0")) == []
+
+
+@pytest.mark.parametrize("policy", ["latest:1", "latest:12", "all", "3", "1,3"])
+def test_a_version_policy_is_one_of_three_forms(policy: str) -> None:
+    """`latest:N`, `all` and numbers are understood."""
+    assert broken("models", version_policy=policy) == []
+
+
+@pytest.mark.parametrize("policy", ["", "latest", "latest:0", "1,", "v1", "ALL", "0"])
+def test_another_version_policy_is_refused(policy: str) -> None:
+    """Anything else is a mistake, said before anything is loaded."""
+    ((path, _),) = broken("models", version_policy=policy)
+
+    assert path == "models.version_policy"
+
+
+def test_the_loader_names_who_broke_the_rule() -> None:
+    """A broken rule carries the source of the setting it is about."""
+    with pytest.raises(DukouError, match=r"server\.listen \(DUKOU_SERVER__LISTEN\): other machines"):
+        load(environ={"DUKOU_SERVER__LISTEN": "0.0.0.0:80"})
