@@ -78,6 +78,11 @@ class Reason(Enum):
     PICKLE_REFUSED = (Code.PERMISSION_DENIED, "{path}: {detail}")
     ARTIFACT_UNSUPPORTED = (Code.INVALID_ARGUMENT, "{path}: {detail}")
     ALREADY_PACKED = (Code.ALREADY_EXISTS, "{path} exists already; a version never changes, so choose another number")
+    PATH_NOT_FOUND = (Code.NOT_FOUND, "{path}: there is no such file or folder{detail}")
+    DISK_FULL = (Code.RESOURCE_EXHAUSTED, "{path}: there is no space left to write it; nothing was kept")
+    NOT_WRITABLE = (Code.PERMISSION_DENIED, "{path}: it cannot be written here ({detail}); nothing was kept")
+    RUNTIME_NOT_FOUND = (Code.FAILED_PRECONDITION, "there is no runtime {runtime!r}; installed are: {served}")
+    RUNTIME_UNAVAILABLE = (Code.FAILED_PRECONDITION, "the runtime {runtime!r} cannot be imported: {detail}")
     CONFIG_INVALID = (Code.INVALID_ARGUMENT, "the settings are not valid: {detail}")
 
     @property

@@ -27,7 +27,7 @@ __all__ = [
 DEFAULT_SIGNATURE = "serving_default"
 
 
-class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
+class Signature(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Named inputs and outputs. `batched`: axis 0 of every input and output is rows (its size there is -1)."""
 
     name: str
@@ -41,7 +41,7 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(spec.name for spec in self.outputs)
 
 
-class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
+class Evidence(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Why the form that serves may serve, and whether rows of different callers may share a batch.
 
     `form` is "compiled" or "original". `source` says where the rows of the comparison came from: "data" (given with
@@ -61,7 +61,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     independence: str = ""
 
 
-class Environment(msgspec.Struct, frozen=True, omit_defaults=True):
+class Environment(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Where the version was packed."""
 
     python: str = ""
@@ -70,7 +70,7 @@ class Environment(msgspec.Struct, frozen=True, omit_defaults=True):
     libraries: Mapping[str, str] = {}
 
 
-class ModelManifest(msgspec.Struct, frozen=True, omit_defaults=True):
+class ModelManifest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the repository says of a version; the content of `manifest.toml`.
 
     `runtime` names the runtime that serves ("onnx", "sklearn") and `serving` the file it opens, relative to the

@@ -40,7 +40,7 @@ def datatype_of(array: NDArray[Any]) -> str:
     return _NAMES[array.dtype.newbyteorder("=")]
 
 
-class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What a tensor must look like: its name, datatype and shape.
 
     `shape` has -1 for any size and is None when even the rank is unknown. `columns` names the entries of the last axis

@@ -13,7 +13,7 @@ class ModelRef(msgspec.Struct, frozen=True):
     label: str | None = None
 
 
-class ModelVersion(msgspec.Struct, frozen=True):
+class ModelVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is served: one version of one model."""
 
     name: str
