@@ -1,0 +1,102 @@
+"""What the supervisor does next, as pure functions over what it has seen."""
+
+from collections.abc import Collection, Sequence
+from enum import Enum
+
+import msgspec
+
+from dukou.core.link import LoadReport
+from dukou.core.version import ModelVersion, State
+
+QUICK_S = 10.0
+"""A worker that lived for less than this died quickly."""
+
+MOST_FAILED_STARTS = 5
+"""After this many deaths in succession before it could serve, a worker is not started again (unless others serve)."""
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+
+
+class Life(msgspec.Struct, frozen=True):
+    """How one worker of a slot lived: for how long, and whether it came to accept connections."""
+
+    lived_s: float
+    listened: bool
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What is remembered of a slot's dead workers: how many in succession died quickly, how many before listening."""
+
+    quick_deaths: int = 0
+    failed_starts: int = 0
+
+    def after(self, life: Life) -> "Record":
+        """The record with one more death."""
+        return Record(
+            quick_deaths=self.quick_deaths + 1 if life.lived_s < QUICK_S else 0,
+            failed_starts=0 if life.listened else self.failed_starts + 1,
+        )
+
+
+def restart_pause_s(record: Record, others_listen: bool) -> float | None:
+    """Seconds until a slot's next worker is started; None to give up and stop the server.
+
+    The first worker to die is replaced at once, those that die quickly one after the other after growing pauses. Giving
+    up is for a server that cannot serve at all: while other workers listen, and for a worker that did listen before it
+    died, starting is tried for ever.
+    """
+    if record.failed_starts >= MOST_FAILED_STARTS and not others_listen:
+        return None
+    repeated = max(record.quick_deaths, record.failed_starts) - 1
+    if repeated <= 0:
+        return 0.0
+    return float(min(_FIRST_PAUSE_S * 2 ** min(repeated - 1, 16), _LONGEST_PAUSE_S))
+
+
+class Verdict(Enum):
+    """What a worker may do with the table it applied."""
+
+    LISTEN = "LISTEN"
+    REPLACE = "REPLACE"
+    NOTHING_LOADED = "NOTHING_LOADED"
+
+
+def judge_table(reports: Collection[LoadReport], elsewhere: Collection[ModelVersion]) -> Verdict:
+    """Whether a worker that applied its first table may accept connections.
+
+    `elsewhere` are the versions that listening workers serve: a worker that lacks one would answer 503 for what its
+    neighbour answers, so it is replaced and tries again. With no neighbour, some versions are better than none.
+    """
+    available = {report.id for report in reports if report.state is State.AVAILABLE}
+    if reports and not available and not elsewhere:
+        return Verdict.NOTHING_LOADED
+    wanted = {report.id for report in reports}
+    if any(version in wanted and version not in available for version in elsewhere):
+        return Verdict.REPLACE
+    return Verdict.LISTEN
+
+
+def merge_reports(by_worker: Sequence[Sequence[LoadReport]]) -> tuple[LoadReport, ...]:
+    """One report for each version, of all workers together.
+
+    A version is AVAILABLE when it is so in every worker; else the first failure speaks for it. Warnings are told once,
+    and the slowest load counts.
+    """
+    merged: dict[ModelVersion, LoadReport] = {}
+    for reports in by_worker:
+        for report in reports:
+            before = merged.get(report.id)
+            merged[report.id] = _merge(before, report) if before else report
+    return tuple(merged.values())
+
+
+def _merge(first: LoadReport, second: LoadReport) -> LoadReport:
+    speaks = second if first.state is State.AVAILABLE else first
+    return LoadReport(
+        id=speaks.id,
+        state=speaks.state,
+        error=speaks.error,
+        warnings=tuple(dict.fromkeys(first.warnings + second.warnings)),
+        load_s=max(first.load_s, second.load_s),
+    )
