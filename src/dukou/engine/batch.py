@@ -1,0 +1,61 @@
+"""What shares a batch, how requests become one and how its answer is cut apart again: pure functions."""
+
+from collections.abc import Hashable, Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from dukou.core.errors import DukouError, Reason
+from dukou.core.message import InferenceRequest
+from dukou.core.model import Signature
+from dukou.core.tensor import Tensors
+
+
+def has_fixed_rows(signature: Signature) -> bool:
+    """Whether every row of every input has one shape, so that the signature alone says what can be joined."""
+    return all(spec.shape is not None and -1 not in spec.shape[1:] for spec in signature.inputs)
+
+
+def batch_key(request: InferenceRequest, fixed_rows: bool = False) -> Hashable:
+    """Requests with equal keys may run together: same signature, outputs, parameters, dtypes and row shapes.
+
+    `fixed_rows` is `has_fixed_rows(request.signature)`, known beforehand, and spares looking at the arrays. Every
+    parameter counts as one that changes the answer, written out, since 1, 1.0 and True are equal but not the same.
+    """
+    parameters = tuple(sorted((name, repr(value)) for name, value in request.parameters.items()))
+    if fixed_rows:
+        return request.signature.name, request.outputs, parameters
+    shapes = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(request.inputs.items()))
+    return request.signature.name, request.outputs, parameters, shapes
+
+
+def join(requests: Sequence[InferenceRequest]) -> Tensors:
+    """The inputs of all `requests`, whose keys are equal, concatenated along axis 0 in their order.
+
+    One request's inputs are passed on as they are, not copied.
+    """
+    first = requests[0].inputs
+    if len(requests) == 1:
+        return first
+    return {name: np.concatenate([request.inputs[name] for request in requests]) for name in first}
+
+
+def cut(outputs: Tensors, rows_of_each: Sequence[int]) -> list[Tensors]:
+    """For each request its own rows of every output: the inverse of `join`.
+
+    The pieces are views of the batch's arrays. Raises DukouError OUTPUT_NOT_ROWS for an output whose axis 0 is not the
+    batch's rows: cutting it would answer one caller with another's rows.
+    """
+    ends = list(accumulate(rows_of_each))
+    rows = ends[-1]
+    for name, array in outputs.items():
+        if array.ndim == 0 or array.shape[0] != rows:
+            raise DukouError(Reason.OUTPUT_NOT_ROWS, output=name, got=list(array.shape), wanted=rows)
+    if len(ends) == 1:
+        return [outputs]
+    pieces: list[Tensors] = []
+    start = 0
+    for end in ends:
+        pieces.append({name: array[start:end] for name, array in outputs.items()})
+        start = end
+    return pieces

@@ -1,0 +1,61 @@
+"""How long a batch will take, learned from those that ran, and where it may run. No clock, no loop."""
+
+import math
+from enum import Enum
+
+
+class Placement(Enum):
+    """Where a batch runs."""
+
+    INLINE = "on the loop"
+    THREAD = "in a thread"
+
+
+def placement(cost_s: float, budget_left_s: float) -> Placement:
+    """On the loop while what is left of this iteration's budget pays for it, else in a thread."""
+    return Placement.INLINE if cost_s <= budget_left_s else Placement.THREAD
+
+
+class Cost:
+    """The cost of running one version, estimated as a + b·rows.
+
+    A straight line through the latest runs, older ones counting less and less. Interruptions (another process, the
+    interpreter lock) only ever lengthen a run: so a longer one counts only as far as the two before it were longer too,
+    and shorter ones count more. Until batches of different sizes have been seen, cost is taken to be in proportion to
+    rows beyond the size that is known.
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._rows = 0.0  # means, variance and covariance of the latest runs
+        self._seconds = 0.0
+        self._variance = 0.0
+        self._covariance = 0.0
+        self._slope: float | None = None
+        self._excess = (1.0, 1.0)  # the last two runs, as multiples of what was expected of them
+
+    def estimate(self, rows: int) -> float:
+        """Seconds that a batch of `rows` will take; infinite before the first run."""
+        if not self._seen:
+            return math.inf
+        if self._slope is None:
+            return self._seconds * max(1.0, rows / max(self._rows, 1.0))
+        return max(0.0, self._seconds + self._slope * (rows - self._rows))
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Learn from a run of `rows` that took `seconds`."""
+        expected = self.estimate(rows)
+        if 0.0 < expected < math.inf:
+            excess = seconds / expected
+            seconds = expected * min(excess, *self._excess) if excess > 1.0 else seconds
+            self._excess = (self._excess[1], excess)
+        self._seen += 1
+        gain = max(1.0 / self._seen, 0.3 if seconds < expected else 0.1)
+        off_rows = rows - self._rows
+        off_seconds = seconds - self._seconds
+        self._rows += gain * off_rows
+        self._seconds += gain * off_seconds
+        self._variance = (1.0 - gain) * (self._variance + gain * off_rows * off_rows)
+        self._covariance = (1.0 - gain) * (self._covariance + gain * off_rows * off_seconds)
+        if self._variance >= 0.25:  # below, all batches are of one size and say nothing about the slope
+            self._slope = max(0.0, self._covariance / self._variance)
