@@ -1,6 +1,7 @@
 """A worker whose model is a line of text, for the supervisor's tests: `toy_worker.py LINK_FD LISTEN_FD,...`.
 
-Each connection sends one line: `who` is answered with the process id; `slow` with `taken`, and `done` 0.3 s later.
+Each connection sends one line: `who` is answered with the process id; `slow` with `taken`, and `done` 0.3 s later;
+`never` with `taken` only.
 A version is loaded when its folder exists.
 """
 
@@ -39,12 +40,16 @@ class ToyHost:
         assert task is not None
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
-        if await reader.readline() == b"slow\n":
-            writer.write(b"taken\n")
-            await asyncio.sleep(0.3)
-            writer.write(b"done\n")
-        else:
-            writer.write(b"%d\n" % os.getpid())
+        match await reader.readline():
+            case b"slow\n":
+                writer.write(b"taken\n")
+                await asyncio.sleep(0.3)
+                writer.write(b"done\n")
+            case b"never\n":
+                writer.write(b"taken\n")
+                await asyncio.Future()
+            case _:
+                writer.write(b"%d" % os.getpid())
         writer.close()
         await writer.wait_closed()
 

@@ -1,0 +1,347 @@
+"""The supervisor with real processes, real sockets and real signals. Every wait is for something that happens."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from dukou.config import ServerConfig
+from dukou.control.process import Command, WorkerProcess, WorkerSlot
+from dukou.control.slot import Patience
+from dukou.control.supervisor import Ending, Supervisor
+from dukou.core.link import Applied, Assignment
+from dukou.core.version import ModelVersion, State
+
+pytestmark = pytest.mark.socket
+
+TOY = Path(__file__).with_name("toy_worker.py")
+LIMIT_S = 20.0
+PATIENCE = Patience()
+IRIS = ModelVersion("iris", 1)
+WINE = ModelVersion("wine", 1)
+
+
+def toy(slot: WorkerSlot) -> Sequence[str]:
+    """The toy worker's command line."""
+    return [sys.executable, str(TOY), str(slot.link_fd), ",".join(map(str, slot.listen_fds))]
+
+
+def listening(count: int = 1) -> tuple[list[list[socket.socket]], int]:
+    """One listening socket for each of `count` slots, all on one port that the system chose."""
+    slots: list[list[socket.socket]] = []
+    port = 0
+    for _ in range(count):
+        each = socket.socket()
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        each.bind(("127.0.0.1", port))
+        each.listen()
+        port = each.getsockname()[1]
+        slots.append([each])
+    return slots, port
+
+
+async def ask(port: int, line: str = "who") -> str:
+    """One call: connect, send a line, read all that comes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"{line}\n".encode())
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer.decode()
+
+
+class Running:
+    """A supervisor under test, and what it told."""
+
+    def __init__(
+        self, slots: list[list[socket.socket]], command: Command, config: ServerConfig, patience: Patience
+    ) -> None:
+        self.told: asyncio.Queue[Applied] = asyncio.Queue()
+        self.supervisor = Supervisor(config, slots, command, self.told.put_nowait, patience=patience)
+
+    async def ready(self) -> Applied:
+        """What `on_ready` was called with, once it is."""
+        return await self.told.get()
+
+
+Scenario = Callable[[Running], Awaitable[None]]
+
+
+def supervise(
+    scenario: Scenario,
+    slots: list[list[socket.socket]],
+    assignments: Sequence[Assignment] | None = (),
+    *,
+    command: Command = toy,
+    grace_s: float = 10.0,
+    patience: Patience = PATIENCE,
+) -> Ending:
+    """Run a supervisor and a scenario beside it; stopping it is the scenario's part."""
+
+    async def both() -> Ending:
+        running = Running(slots, command, ServerConfig(grace_s=grace_s), patience)
+        if assignments is not None:
+            running.supervisor.apply(assignments)
+        async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
+            ending = tasks.create_task(running.supervisor.run())
+            tasks.create_task(scenario(running))
+        return ending.result()
+
+    return asyncio.run(both())
+
+
+async def nothing(running: Running) -> None:
+    """For a supervisor that ends by itself."""
+
+
+def test_a_killed_worker_is_replaced_and_who_waited_in_the_backlog_is_answered() -> None:
+    """The listening socket stays open, so a connection made while nobody accepts is served by the successor."""
+    slots, port = listening()
+    pids: list[str] = []
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        pids.append(await ask(port))
+        os.kill(int(pids[0]), signal.SIGKILL)
+        pids.append(await ask(port))
+        running.supervisor.stop()
+
+    ending = supervise(scenario, slots)
+
+    assert ending == Ending(0)
+    assert pids[0] != pids[1]
+
+
+def test_two_workers_share_one_port_and_only_the_dead_one_is_replaced() -> None:
+    """Each slot has its own listening socket; the system spreads connections over them."""
+    slots, port = listening(2)
+    before: set[str] = set()
+    after: set[str] = set()
+
+    async def both_answer(into: set[str]) -> None:
+        while len(into) < 2:
+            into.add(await ask(port))
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        await both_answer(before)
+        os.kill(int(min(before)), signal.SIGKILL)
+        await asyncio.gather(*(ask(port) for _ in range(20)))
+        await both_answer(after)
+        running.supervisor.stop()
+
+    supervise(scenario, slots)
+
+    assert before & after == {max(before)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_after_what_was_taken_is_answered(number: signal.Signals) -> None:
+    """Stopping loses no request that a worker has accepted."""
+    slots, port = listening()
+    answers: list[str] = []
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"slow\n")
+        answers.append((await reader.readline()).decode())
+        os.kill(os.getpid(), number)
+        answers.append((await reader.readline()).decode())
+        writer.close()
+        await writer.wait_closed()
+
+    ending = supervise(scenario, slots)
+
+    assert answers == ["taken\n", "done\n"]
+    assert ending == Ending(0)
+
+
+def test_after_the_end_the_port_refuses() -> None:
+    """Nobody is left waiting in the backlog of a server that has gone."""
+    slots, port = listening()
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        running.supervisor.stop()
+
+    supervise(scenario, slots)
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["second signal", "grace is over"])
+def test_a_worker_that_does_not_finish_is_killed(again: bool) -> None:
+    """A request that takes too long is lost, at the end of the grace or at the second signal."""
+    slots, port = listening()
+    rest: list[bytes] = []
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"never\n")
+        await reader.readline()
+        running.supervisor.stop()
+        if again:
+            running.supervisor.stop()
+        rest.append(await reader.read())
+        writer.close()
+
+    ending = supervise(
+        scenario, slots, grace_s=LIMIT_S if again else 0.05, patience=Patience(goodbye_s=0.05 if not again else 1.0)
+    )
+
+    assert rest == [b""]
+    assert ending == Ending(0)
+
+
+def test_what_cannot_be_started_is_given_up() -> None:
+    """After five tries in succession it ends with a message and a failing exit code."""
+    slots, _ = listening()
+
+    ending = supervise(nothing, slots, command=lambda _: ["/bin/sh", "-c", "exit 3"])
+
+    assert ending == Ending(1, "worker 0 ended 5 times before it could serve")
+
+
+def test_a_command_that_is_not_there_is_given_up() -> None:
+    """A failing spawn counts like a death."""
+    slots, _ = listening()
+
+    ending = supervise(nothing, slots, command=lambda _: ["/there/is/no/such/program"])
+
+    assert ending.exit_code == 1
+
+
+def test_when_nothing_can_be_loaded_it_ends_with_the_errors(tmp_path: Path) -> None:
+    """A server that could answer nothing does not start; every error is told."""
+    slots, _ = listening()
+    assignments = [
+        Assignment(IRIS, str(tmp_path / "gone"), 1),
+        Assignment(WINE, str(tmp_path / "away"), 2),
+    ]
+
+    ending = supervise(nothing, slots, assignments)
+
+    assert ending == Ending(1, "iris: there is no gone\nwine: there is no away")
+
+
+def test_when_some_can_be_loaded_it_serves_and_tells_both(tmp_path: Path) -> None:
+    """One damaged version does not keep the others from being served."""
+    slots, _ = listening()
+    assignments = [Assignment(IRIS, str(tmp_path), 1), Assignment(WINE, str(tmp_path / "away"), 2)]
+    told: list[Applied] = []
+
+    async def scenario(running: Running) -> None:
+        told.append(await running.ready())
+        running.supervisor.stop()
+
+    ending = supervise(scenario, slots, assignments)
+
+    assert ending == Ending(0)
+    assert [(report.id, report.state) for report in told[0].reports] == [(IRIS, State.AVAILABLE), (WINE, State.END)]
+
+
+def test_assignments_may_come_after_the_workers_were_spawned_and_change(tmp_path: Path) -> None:
+    """Each generation is told once, when every worker serves it."""
+    slots, _ = listening(2)
+    told: list[Applied] = []
+
+    async def scenario(running: Running) -> None:
+        for folders in ([tmp_path], [tmp_path, tmp_path / "away"]):
+            names = zip((IRIS, WINE), folders, strict=False)
+            running.supervisor.apply([Assignment(name, str(folder), 1) for name, folder in names])
+            told.append(await running.ready())
+        running.supervisor.stop()
+
+    supervise(scenario, slots, assignments=None)
+
+    assert [(applied.generation, len(applied.reports)) for applied in told] == [(1, 1), (2, 2)]
+
+
+def test_a_worker_that_does_not_answer_is_replaced() -> None:
+    """A process that is there but stands still is as bad as a dead one."""
+    slots, port = listening()
+    pids: list[str] = []
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        pids.append(await ask(port))
+        os.kill(int(pids[0]), signal.SIGSTOP)
+        pids.append(await ask(port))
+        running.supervisor.stop()
+
+    supervise(scenario, slots, patience=Patience(ping_s=0.05, silence_s=1.0))
+
+    assert pids[0] != pids[1]
+
+
+def test_a_worker_whose_table_never_comes_is_replaced_and_given_up(tmp_path: Path) -> None:
+    """A start that hangs counts as a death before listening."""
+    slots, _ = listening()
+    patience = Patience(start_s=0.05, ping_s=0.05)
+
+    ending = supervise(nothing, slots, command=lambda _: ["/bin/sh", "-c", "exec sleep 60"], patience=patience)
+
+    assert ending.exit_code == 1
+
+
+def test_sigterm_to_a_worker_alone_drains_it_and_another_comes() -> None:
+    """Someone may recycle a worker by hand; nothing it had taken is lost."""
+    slots, port = listening()
+    answers: list[str] = []
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        first = await ask(port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"slow\n")
+        answers.append((await reader.readline()).decode())
+        os.kill(int(first), signal.SIGTERM)
+        answers.append((await reader.readline()).decode())
+        writer.close()
+        await writer.wait_closed()
+        answers.append("another" if await ask(port) != first else "the same")
+        running.supervisor.stop()
+
+    supervise(scenario, slots)
+
+    assert answers == ["taken\n", "done\n", "another"]
+
+
+def test_a_worker_outlives_its_supervisor_only_to_drain() -> None:
+    """When the link closes, a worker finishes and exits by itself, with status 0."""
+    slots, _ = listening()
+
+    async def scenario() -> int:
+        async with asyncio.timeout(LIMIT_S):
+            worker = await WorkerProcess.spawn(toy, 0, slots[0])
+            await worker.channel.close()
+            return await worker.wait()
+
+    try:
+        status = asyncio.run(scenario())
+    finally:
+        slots[0][0].close()
+
+    assert status == 0
+
+
+def test_the_supervisor_is_light() -> None:
+    """It spawns the workers before anything heavy is imported, and needs none of it itself."""
+    heavy = ["numpy", "onnxruntime", "uvloop", "sklearn", "fastapi", "prometheus_client", "psutil"]
+    program = f"import sys, dukou.control.supervisor; print(*set({heavy}) & set(sys.modules), end='')"
+
+    async def scenario() -> tuple[int | None, bytes]:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(LIMIT_S):
+            _, said = await process.communicate()
+        return process.returncode, said
+
+    assert asyncio.run(scenario()) == (0, b"")
