@@ -1,0 +1,346 @@
+"""A fitted scikit-learn estimator as an ONNX graph that takes and gives exactly what the estimator's signature says.
+
+A converted graph proves nothing by itself: converters have given wrong shapes and wrong numbers without a word. What
+comes out of here serves only after `dukou.packing.evidence` has compared it with the original.
+"""
+
+import contextlib
+import copy
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dukou.core.model import Signature
+from dukou.core.tensor import TensorSpec
+
+MAX_NODES = 3_000_000
+"""Tree nodes beyond which compiling is not tried: the converter needs about 10 µs for each, and memory to match."""
+
+MAX_BYTES = 1 << 30
+"""Largest graph accepted; ONNX files end at 2 GiB."""
+
+OPSETS = {"": 18, "ai.onnx.ml": 3}
+"""ai.onnx.ml 3 is the newest that the converters of outlier detectors know; every ONNX Runtime we support reads it."""
+
+_PLACES = {"label": 0, "y": 0, "transformed": 0, "probabilities": 1, "scores": 1, "score": 1, "distances": 1}
+"""Where the converter puts what the signature calls so: a label comes first, its scores second."""
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """An ONNX model, serialized. `precision` is "float32" or "float64": what it computes in."""
+
+    model: bytes
+    precision: str
+
+
+class NotCompiled(msgspec.Struct, frozen=True):
+    """There is no compiled form; `reason` is a sentence for people."""
+
+    reason: str
+
+
+def compile_estimator(estimator: Any, signature: Signature, *, precision: str = "float32") -> Compiled | NotCompiled:
+    """The estimator as an ONNX graph whose inputs and outputs are those of `signature`: names, datatypes, shapes.
+
+    The graph computes in `precision`; values are cast where they enter and leave. Whatever the converter prints or
+    warns of is swallowed, because the comparison that follows says what matters.
+    """
+    name = type(estimator).__name__
+    nodes = count_tree_nodes(estimator)
+    if nodes > MAX_NODES:
+        return NotCompiled(f"{name} has {nodes:,} tree nodes, more than the {MAX_NODES:,} that are compiled")
+    try:
+        with _quiet():
+            graph = _convert(prepare(estimator), signature, precision)
+            dressed = _dress(graph, signature)
+            model = dressed.SerializeToString()
+    except _UnmatchedError as error:
+        return NotCompiled(str(error))
+    except Exception as error:  # the converter raises anything, from RuntimeError to AttributeError
+        return NotCompiled(f"{name} cannot be turned into an ONNX graph ({_first_line(error)})")
+    if len(model) > MAX_BYTES:
+        return NotCompiled(f"the compiled form would be {len(model) >> 20} MiB, the most is {MAX_BYTES >> 20} MiB")
+    return Compiled(model, precision)
+
+
+def count_tree_nodes(estimator: Any) -> int:
+    """How many decision tree nodes the estimator holds, those of its parts included."""
+    if hasattr(estimator, "tree_"):
+        return int(estimator.tree_.node_count)
+    if hasattr(estimator, "_predictors"):
+        return sum(len(tree.nodes) for trees in estimator._predictors for tree in trees)
+    return sum(count_tree_nodes(part) for part in _parts(estimator))
+
+
+def _parts(estimator: Any) -> Iterator[Any]:
+    """The fitted estimators directly inside this one."""
+    if hasattr(estimator, "steps"):
+        yield from (step for _, step in estimator.steps)
+    for attribute in ("best_estimator_", "estimator_", "final_estimator_"):
+        if hasattr(estimator, attribute):
+            yield getattr(estimator, attribute)
+    for attribute in ("estimators_", "calibrated_classifiers_"):
+        found = getattr(estimator, attribute, ())
+        yield from np.asarray(found, dtype=object).ravel() if len(found) else ()
+
+
+def prepare(estimator: Any) -> Any:
+    """The estimator in the form that the converter knows, answering the same; the one given is not changed.
+
+    A search is its best estimator. A voting classifier is converted only with `flatten_transform=False`, which changes
+    `transform` but no prediction.
+    """
+    if hasattr(estimator, "best_estimator_"):
+        return prepare(estimator.best_estimator_)
+    if type(estimator).__name__ == "FrozenEstimator":
+        return prepare(estimator.estimator)
+    if hasattr(estimator, "steps"):
+        same = copy.copy(estimator)
+        same.steps = [(name, prepare(step)) for name, step in estimator.steps]
+        return same
+    if hasattr(estimator, "flatten_transform"):
+        same = copy.copy(estimator)
+        same.flatten_transform = False
+        return same
+    return estimator
+
+
+def _convert(estimator: Any, signature: Signature, precision: str) -> Any:
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common import data_types
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    number = data_types.DoubleTensorType if precision == "float64" else data_types.FloatTensorType
+    kinds = {"BYTES": data_types.StringTensorType, "BOOL": data_types.BooleanTensorType}
+    kinds |= dict.fromkeys(("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32"), data_types.Int64TensorType)
+    types = [(spec.name, kinds.get(spec.datatype, number)([None, *_inner_shape(spec)])) for spec in signature.inputs]
+    options: dict[Any, Any] = {}
+    if hasattr(estimator, "classes_"):
+        # Classifiers without probabilities have no ZipMap to switch off, and one converter refuses the attempt.
+        options[id(estimator)] = {"raw_scores": True} if type(estimator).__name__ == "LinearSVC" else {"zipmap": False}
+    for text in _vectorizers(estimator):
+        # ONNX Runtime has no locale but C in slim containers, and fails at load with the converter's default en_US.
+        options[id(text)] = {"locale": "C"}
+    own = dict.fromkeys((HistGradientBoostingClassifier, HistGradientBoostingRegressor), _convert_histogram_trees)
+    model = convert_sklearn(
+        estimator,
+        name="dukou",
+        initial_types=types,
+        target_opset=OPSETS,
+        options=options,
+        custom_conversion_functions=own,
+    )
+    if precision == "float64":
+        _let_trees_take_float32(model.graph)
+    return model
+
+
+def _vectorizers(estimator: Any) -> Iterator[Any]:
+    if hasattr(estimator, "stop_words") and hasattr(estimator, "vocabulary_"):
+        yield estimator
+    for _, part in getattr(estimator, "steps", ()):
+        yield from _vectorizers(part)
+    for entry in getattr(estimator, "transformers_", getattr(estimator, "transformer_list", ())):
+        yield from _vectorizers(entry[1])
+
+
+def _convert_histogram_trees(scope: Any, operator: Any, container: Any) -> None:
+    """The converter's own work for HistGradientBoosting, its attributes corrected on their way into the graph.
+
+    It hands over NumPy scalars, which ONNX refuses, and thresholds rounded to the nearest float32. Rounded down they
+    are exact for every float32 x: x <= t is the same as x <= the largest float32 that is not above t.
+    """
+    from skl2onnx._supported_operators import get_model_alias
+    from skl2onnx.common._registration import get_converter
+
+    model = operator.raw_operator
+    if getattr(model, "is_categorical_", None) is not None and np.any(model.is_categorical_):
+        raise _UnmatchedError("the converter does not know the categorical features of HistGradientBoosting")
+    get_converter(get_model_alias(type(model)))(scope, operator, _PlainAttributes(container))
+
+
+class _PlainAttributes:
+    """A converter's container whose nodes get plain Python numbers and tree thresholds rounded down."""
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def add_node(self, op_type: str, inputs: Any, outputs: Any, **attributes: Any) -> Any:
+        plain = {
+            name: [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
+            for name, value in attributes.items()
+        }
+        if "nodes_values" in plain:
+            plain["nodes_values"] = floor_float32(plain["nodes_values"]).tolist()
+        return self._container.add_node(op_type, inputs, outputs, **plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | np.bool_):
+        return int(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def floor_float32(values: Any) -> Any:
+    """The largest float32 not above each value, `[n]`, as float64."""
+    exact = np.asarray(values, dtype=np.float64)
+    near = exact.astype(np.float32)
+    return np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near).astype(np.float64)
+
+
+def _let_trees_take_float32(graph: Any) -> None:
+    """Put casts around the tree ensembles of a float64 graph, so that they compute on float32 as scikit-learn's do.
+
+    The converter's own float64 ensembles give other answers, or types that ONNX Runtime refuses to load.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = []
+    for node in graph.node:
+        if not node.op_type.startswith("TreeEnsemble"):
+            nodes.append(node)
+            continue
+        for attribute in list(node.attribute):
+            if attribute.name.endswith("_as_tensor"):
+                values = numpy_helper.to_array(attribute.t)
+                plain = attribute.name.removesuffix("_as_tensor")
+                node.attribute.remove(attribute)
+                exact = floor_float32(values) if plain == "nodes_values" else values
+                node.attribute.append(helper.make_attribute(plain, exact.astype(np.float64).tolist()))
+        source, target = node.input[0], node.output[-1]
+        node.input[0], node.output[-1] = f"{target}/features", f"{target}/float32"
+        nodes.append(helper.make_node("Cast", [source], [node.input[0]], to=TensorProto.FLOAT))
+        nodes.append(node)
+        nodes.append(helper.make_node("Cast", [node.output[-1]], [target], to=TensorProto.DOUBLE))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+class _UnmatchedError(Exception):
+    """The estimator or its graph does not fit what is wanted; the text is a sentence for people."""
+
+
+def _inner_shape(spec: TensorSpec) -> list[int]:
+    """The converter's shape of an input beyond its rows: a column is a matrix of width 1."""
+    return [1] if not spec.shape or len(spec.shape) == 1 else list(spec.shape[1:])
+
+
+def _dress(model: Any, signature: Signature) -> Any:
+    """The same model with the signature's inputs and outputs around it.
+
+    Inputs: a rank 1 column becomes a matrix of one column, a number is cast to what the graph computes in. Outputs: the
+    one of the right role is cast, brought to the signature's rank and named; others are dropped.
+    """
+    from onnx import helper
+
+    graph = model.graph
+    made = list(graph.output)
+    chosen = _match([value.name for value in made], signature)
+    inner = {value.name: value for value in graph.input}
+    renamed = {name: f"inner/{name}" for name in [*inner, *(value.name for value in made)]}
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    constants: list[Any] = []
+    before: list[Any] = []
+    for spec in signature.inputs:
+        if spec.name in inner:
+            kind, sizes = _told(inner[spec.name])
+            before += _bridge((spec.name, _element(spec), _sizes(spec)), (renamed[spec.name], kind, sizes), constants)
+    after: list[Any] = []
+    for spec, name in zip(signature.outputs, chosen, strict=True):
+        kind, sizes = _told(next(value for value in made if value.name == name))
+        after += _bridge((renamed[name], kind, sizes), (spec.name, _element(spec), _sizes(spec)), constants)
+    kept = [*before, *graph.node, *after]
+    dressed = helper.make_graph(
+        kept,
+        "dukou",
+        [helper.make_tensor_value_info(spec.name, _element(spec), _dims(spec)) for spec in signature.inputs],
+        [helper.make_tensor_value_info(spec.name, _element(spec), _dims(spec)) for spec in signature.outputs],
+        [*graph.initializer, *constants],
+    )
+    wrapped = helper.make_model(dressed, producer_name="dukou", opset_imports=list(model.opset_import))
+    wrapped.ir_version = model.ir_version
+    wrapped.functions.extend(model.functions)
+    return wrapped
+
+
+def _match(made: Sequence[str], signature: Signature) -> list[str]:
+    """Which of the graph's outputs is which of the signature's. Raises _UnmatchedError."""
+    wanted = signature.output_names()
+    if any(_PLACES.get(name, len(made)) >= len(made) for name in wanted):
+        raise _UnmatchedError(f"the ONNX graph gives {', '.join(made)} where {', '.join(wanted)} are wanted")
+    return [made[_PLACES[name]] for name in wanted]
+
+
+def _bridge(source: tuple[str, int, list[int]], target: tuple[str, int, list[int]], constants: list[Any]) -> list[Any]:
+    """Nodes that carry `source` to `target`, reshaped and cast where the two differ; each is (name, element type,
+    sizes with -1 for any)."""
+    from onnx import TensorProto, helper
+
+    name, kind, sizes = source
+    wanted, wanted_kind, wanted_sizes = target
+    steps: list[tuple[str, list[str], dict[str, Any]]] = []
+    if len(wanted_sizes) == 1 and sizes[1:] == [2]:
+        # Both classes' scores, where scikit-learn gives the second one's.
+        constants.append(helper.make_tensor(f"{wanted}/second", TensorProto.INT64, [], [1]))
+        steps.append(("Gather", [f"{wanted}/second"], {"axis": 1}))
+        sizes = sizes[:1]
+    if len(sizes) != len(wanted_sizes) or any(
+        -1 not in pair and len(set(pair)) > 1 for pair in zip(sizes, wanted_sizes, strict=True)
+    ):
+        # Values are in order of rows; a multi-output network's come as [rows * outputs, 1].
+        constants.append(helper.make_tensor(f"{wanted}/shape", TensorProto.INT64, [len(wanted_sizes)], wanted_sizes))
+        steps.append(("Reshape", [f"{wanted}/shape"], {}))
+    if kind != wanted_kind:
+        steps.append(("Cast", [], {"to": wanted_kind}))
+    nodes = []
+    for number, (operator, more, attributes) in enumerate(steps or [("Identity", [], {})]):
+        last = number >= len(steps) - 1
+        made = wanted if last else f"{wanted}/{operator}"
+        nodes.append(helper.make_node(operator, [name, *more], [made], **attributes))
+        name = made
+    return nodes
+
+
+def _element(spec: TensorSpec) -> int:
+    from onnx import TensorProto, helper
+
+    return int(TensorProto.STRING) if spec.datatype == "BYTES" else int(helper.np_dtype_to_tensor_dtype(spec.dtype))
+
+
+def _sizes(spec: TensorSpec) -> list[int]:
+    return list(spec.shape) if spec.shape is not None else [-1, -1]
+
+
+def _told(value: Any) -> tuple[int, list[int]]:
+    """Element type and sizes (-1 for any) of a graph's input or output."""
+    kind = value.type.tensor_type
+    return kind.elem_type, [size.dim_value if size.HasField("dim_value") else -1 for size in kind.shape.dim]
+
+
+def _dims(spec: TensorSpec) -> list[Any]:
+    return ["rows" if axis == 0 else (None if size < 0 else size) for axis, size in enumerate(_sizes(spec))]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
