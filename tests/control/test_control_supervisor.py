@@ -341,7 +341,7 @@ def test_the_supervisor_is_light() -> None:
     async def scenario() -> tuple[int | None, bytes]:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
         async with asyncio.timeout(LIMIT_S):
-            _, said = await process.communicate()
+            said, _ = await process.communicate()
         return process.returncode, said
 
     assert asyncio.run(scenario()) == (0, b"")
