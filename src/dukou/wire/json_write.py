@@ -1,0 +1,145 @@
+"""Arrays to JSON bytes.
+
+orjson writes floats in the shortest form that is exact in their own precision, but NaN and the infinities as null;
+they are written here as the tokens NaN, Infinity and -Infinity, which every Python client reads.
+"""
+
+import base64
+import json
+import math
+import re
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
+_null = re.compile(b"null")
+
+SIX_DIGITS_ONE_BY_ONE = 48
+"""Up to this many floats are formatted singly; more are rounded together (`bench/json_encode.py`)."""
+
+
+def array_text(array: NDArray[Any]) -> bytes:
+    """Nested lists of numbers, booleans or strings. Raises UnicodeDecodeError for bytes that are not UTF-8."""
+    if array.dtype.kind in "OUS":
+        return orjson.dumps(array.tolist(), default=_decoded)
+    if not array.ndim:
+        return array_text(array.reshape(1))[1:-1]
+    text = orjson.dumps(np.ascontiguousarray(array), option=_NUMPY)
+    return with_tokens(text, array) if array.dtype.kind == "f" and b"null" in text else text
+
+
+def with_tokens(text: bytes, array: NDArray[Any]) -> bytes:
+    """`text`, orjson's form of `array`, with the null of every number that is not finite replaced by its token."""
+    tokens = map(_token, array[~np.isfinite(array)].tolist())
+    return _null.sub(lambda _: next(tokens), text)
+
+
+def _token(value: float) -> bytes:
+    if math.isnan(value):
+        return b"NaN"
+    return b"Infinity" if value > 0 else b"-Infinity"
+
+
+def _decoded(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    raise TypeError(f"an element is {type(value).__name__}")
+
+
+def in_b64(array: NDArray[Any]) -> bytes:
+    """Nested lists of `{"b64": ...}` for an array of strings or bytes."""
+    return orjson.dumps(_b64_tree(array.tolist()))
+
+
+def _b64_tree(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_b64_tree(child) for child in value]
+    raw = value if isinstance(value, bytes) else str(value).encode()
+    return {"b64": base64.b64encode(raw).decode()}
+
+
+def six_digit_text(array: NDArray[Any]) -> bytes:
+    """Nested lists of floats as TensorFlow Serving writes them.
+
+    A float has six significant digits where those are exact in the array's own precision, else nine (FP16, FP32) or
+    seventeen (FP64); whole numbers end in `.0`. Above `SIX_DIGITS_ONE_BY_ONE` elements the numbers are the same to the
+    digit, but may be written otherwise: 0.00001 for 1e-05, and the shortest form for seventeen digits.
+    """
+    if array.size <= SIX_DIGITS_ONE_BY_ONE:
+        return _nested(array.tolist(), _SINGLE[array.dtype.itemsize]).encode()
+    return array_text(_rounded(array) if array.dtype.itemsize < 8 else array)
+
+
+def _nested(value: Any, one: Callable[[float], str]) -> str:
+    if type(value) is list:
+        return "[" + ",".join([_nested(child, one) for child in value]) + "]"
+    return one(value)
+
+
+def _in_six_digits(precision: str, digits: int) -> Callable[[float], str]:
+    pack, unpack = struct.Struct(precision).pack, struct.Struct(precision).unpack
+
+    def text_of(value: float) -> str:
+        if not math.isfinite(value):
+            return _token(value).decode()
+        text = f"{value:g}"
+        if unpack(pack(float(text)))[0] != value:
+            text = f"{value:.{digits}g}"
+        return text if "." in text or "e" in text else text + ".0"
+
+    return text_of
+
+
+_SINGLE = {2: _in_six_digits("e", 9), 4: _in_six_digits("f", 9), 8: _in_six_digits("d", 17)}
+
+
+def _rounded(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Float64 numbers with six decimal digits where those are exact in `array`'s dtype, else nine."""
+    exact = array.astype(np.float64)
+    exponent = np.zeros(exact.shape)
+    np.log10(np.abs(exact), out=exponent, where=np.isfinite(exact) & (exact != 0))
+    power = np.floor(exponent).astype(np.int64)
+    six = _to_digits(exact, power, 6)
+    rounded = np.where(six.astype(array.dtype) == array, six, _to_digits(exact, power, 9))
+    odd = np.abs(power) > 13
+    if odd.any():
+        one = _SINGLE[array.dtype.itemsize]
+        rounded[odd] = [float(one(value)) for value in exact[odd].tolist()]
+    return rounded
+
+
+_POWERS = 10.0 ** np.arange(23)
+
+
+def _to_digits(exact: NDArray[np.float64], exponent: NDArray[np.int64], digits: int) -> NDArray[np.float64]:
+    """Each number rounded to `digits` decimal digits, right where |exponent| <= 13.
+
+    A number is scaled to an integer of `digits` digits by a power of ten up to 22, which float64 holds exactly, so that
+    the way back gives the very float64 nearest to the decimal.
+    """
+    power = digits - 1 - exponent
+    up, down = _POWERS[np.clip(power, 0, 22)], _POWERS[np.clip(-power, 0, 22)]
+    return np.asarray(np.rint(exact * up / down) / up * down)
+
+
+def quote(value: Any, most: int = 256) -> str:
+    """The JSON text of any parsed value, for error messages: at most `most` characters, whatever the value's size."""
+    text = ""
+    for piece in _quoting.iterencode(value):
+        text += piece
+        if len(text) > most:
+            return text[:most] + "..."
+    return text
+
+
+_quoting = json.JSONEncoder(ensure_ascii=False, default=lambda array: array.ravel()[:64].tolist())
+
+
+def error_text(message: str) -> bytes:
+    """`{"error": message}`; half surrogate pairs, which a URL can hold, become question marks."""
+    return orjson.dumps({"error": message.encode("utf-8", "replace").decode()})

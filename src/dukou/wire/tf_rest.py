@@ -1,0 +1,285 @@
+"""TensorFlow Serving's REST API: predict in row and column form, model status, and its error texts.
+
+Facts from tensorflow/serving's `g3doc/api_rest.md` and `util/json_tensor.cc`. Stricter than that server in two points:
+integers must fit their datatype (it wraps 8 and 16 bit ones), and shapes that the signature declares are checked,
+because a typed model cannot run others; a signature that leaves the rank open takes any.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+from msgspec import UNSET, UnsetType
+from numpy.typing import NDArray
+
+from dukou.core.errors import Code, DukouError, Reason
+from dukou.core.message import Context, Draft, InferenceRequest, InferenceResponse, Served
+from dukou.core.model import Signature
+from dukou.core.tensor import TensorSpec
+from dukou.core.version import ModelRef
+from dukou.wire import tf_errors
+from dukou.wire.codec import Headers, Reply
+from dukou.wire.json_array import Numbers, is_b64, to_array
+from dukou.wire.json_text import decode, read
+from dukou.wire.json_write import array_text, error_text, in_b64, quote, six_digit_text
+from dukou.wire.rows import count, fit, from_records
+
+
+class _Numeric(msgspec.Struct):
+    instances: Numbers | UnsetType = UNSET
+    inputs: Numbers | UnsetType = UNSET
+    signature_name: str = ""
+
+
+class _Predict(msgspec.Struct):
+    """A predict body: `tree` is the whole object, `numbers` says that it was decoded as `_Numeric`."""
+
+    tree: Mapping[str, Any]
+    numbers: bool
+
+
+_numeric = msgspec.json.Decoder(_Numeric)
+
+
+def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
+    """A predict body. What `instances` and `inputs` hold is left to `bind`: an unknown model is reported before that.
+
+    Raises DukouError MALFORMED_JSON, TOO_DEEP and MALFORMED_REQUEST.
+    """
+    said = decode(body, _numeric)
+    if said is not None:
+        tree = {key: value for key in ("instances", "inputs") if (value := getattr(said, key)) is not UNSET}
+        return Draft(ref, _Predict(tree, True), said.signature_name)
+    tree = read(body, trailing=True)
+    if type(tree) is not dict:
+        raise _says(f"JSON Value: {quote(tree)} Is not object")
+    name = tree.get("signature_name", "")
+    if type(name) is not str:
+        raise _says(f"JSON Value: {quote(tree)} not formatted correctly. 'signature_name' key must be a string value.")
+    return Draft(ref, _Predict(tree, False), name)
+
+
+def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
+    """The tensors of a body, typed by the signature; all outputs are asked for. Raises DukouError."""
+    said: _Predict = draft.payload
+    try:
+        signature = served.manifest.signature(draft.signature_name)
+        if "instances" in said.tree:
+            if "inputs" in said.tree:
+                raise _says(
+                    f"JSON Value: {quote(said.tree)} Not formatted correctly expecting only one of 'inputs' or "
+                    "'instances' keys to exist "
+                )
+            inputs = _from_instances(said.tree["instances"], signature, said)
+        elif "inputs" in said.tree:
+            inputs = _from_inputs(said.tree["inputs"], signature, said.numbers)
+        else:
+            raise _says("Missing 'inputs' or 'instances' key")
+        rows = count(inputs, signature, served)
+    except DukouError as error:
+        raise error.within(model=served.id.name, version=served.id.version) from None
+    by_row = "instances" in said.tree
+    return InferenceRequest(served.id, signature, inputs, signature.output_names(), rows, context, reply=by_row)
+
+
+def _from_instances(elements: Any, signature: Signature, said: _Predict) -> dict[str, NDArray[Any]]:
+    if not isinstance(elements, list | np.ndarray):
+        raise _says(f"JSON Value: {quote(said.tree)} Excepting 'instances' to be an list/array")
+    if not len(elements):
+        raise DukouError(Reason.NO_ROWS, text=f"JSON Value: {quote(said.tree)} No values in 'instances' array")
+    specs = signature.inputs
+    if _is_named(elements[0]):
+        return _from_objects(elements, signature)
+    if len(specs) > 1:
+        raise _says(
+            "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+            "tensorinfo_map"
+        )
+    spec = specs[0]
+    try:
+        return {spec.name: _typed(elements, spec, said.numbers)}
+    except DukouError as error:
+        for place, element in enumerate(elements):
+            if _is_named(element):
+                raise _says(f"Expecting value/list but got object at item {place} of input list") from None
+        raise _explained(error, tf_errors.in_instances, elements, spec) from None
+
+
+def _from_objects(elements: Any, signature: Signature) -> dict[str, NDArray[Any]]:
+    names = [spec.name for spec in signature.inputs]
+    spec = signature.inputs[0]
+    if len(names) == 1 and spec.columns and elements[0].keys() != {spec.name}:
+        return from_records(elements, signature)
+    wanted = set(names)
+    for place, element in enumerate(elements):
+        if not _is_named(element):
+            raise _says(f"Expecting object but got list at item {place} of input list")
+        if element.keys() != wanted:
+            raise DukouError(
+                Reason.INPUT_MISSING if wanted - element.keys() else Reason.INPUT_UNEXPECTED,
+                row=place,
+                text=f"Failed to process element: {place} of 'instances' list. JSON object: {quote(element)} "
+                f"keys must be equal to: {','.join(sorted(names))}",
+            )
+    inputs = {}
+    for spec in signature.inputs:
+        column = [element[spec.name] for element in elements]
+        try:
+            inputs[spec.name] = _typed(column, spec)
+        except DukouError as error:
+            raise _explained(error, tf_errors.in_instances, column, spec, spec.name) from None
+    return inputs
+
+
+def _from_inputs(value: Any, signature: Signature, numbers: bool) -> dict[str, NDArray[Any]]:
+    specs = signature.inputs
+    if not _is_named(value):
+        if len(specs) > 1:
+            raise _says(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+                "tensorinfo_map"
+            )
+        value = {specs[0].name: value}
+    inputs = {}
+    for spec in specs:
+        if spec.name not in value:
+            raise DukouError(
+                Reason.INPUT_MISSING, tensor=spec.name, text=f"Missing named input: {spec.name} in 'inputs' object."
+            )
+        try:
+            inputs[spec.name] = _typed(value[spec.name], spec, numbers)
+        except DukouError as error:
+            raise _explained(error, tf_errors.in_inputs, value[spec.name], spec) from None
+    return inputs
+
+
+def _is_named(value: Any) -> bool:
+    """Whether this names tensors: any object but `{"b64": ...}`, which is a value."""
+    return type(value) is dict and not is_b64(value)
+
+
+def _typed(value: Any, spec: TensorSpec, numbers: bool = False) -> NDArray[Any]:
+    if spec.datatype in ("FP16", "UINT16"):
+        raise tf_errors.unsupported(value, spec)
+    return fit(to_array(value, spec, numbers), spec)
+
+
+def _explained(error: DukouError, explain: Callable[..., DukouError], *where: Any) -> DukouError:
+    """An error about values in the dialect's words; others (a shape that the signature does not allow) as they are."""
+    return explain(*where[:2], error, *where[2:]) if error.reason in (Reason.RAGGED, Reason.WRONG_VALUE) else error
+
+
+def _says(text: str) -> DukouError:
+    return DukouError(Reason.MALFORMED_REQUEST, detail=text, text=text)
+
+
+def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
+    """`{"predictions": [...]}` for a row request, `{"outputs": ...}` for a column one.
+
+    Raises DukouError MALFORMED_REQUEST where outputs cannot be told by row, NOT_SUPPORTED for bytes that are no text.
+    """
+    outputs = response.outputs
+    if not request.reply:
+        if len(outputs) == 1:
+            ((name, array),) = outputs.items()
+            return Reply(b'{"outputs":' + _text(name, array) + b"}")
+        members = [orjson.dumps(name) + b":" + _text(name, array) for name, array in outputs.items()]
+        return Reply(b'{"outputs":{' + b",".join(members) + b"}}")
+    _check_rows(outputs)
+    if len(outputs) == 1:
+        ((name, array),) = outputs.items()
+        return Reply(b'{"predictions":' + _text(name, array) + b"}")
+    columns = [_row_texts(name, array) for name, array in outputs.items()]
+    rows = [b"{" + b",".join(row) + b"}" for row in zip(*columns, strict=True)]
+    return Reply(b'{"predictions":[' + b",".join(rows) + b"]}")
+
+
+def _check_rows(outputs: Mapping[str, NDArray[Any]]) -> None:
+    rows: int | None = None
+    for name, array in outputs.items():
+        if not array.ndim:
+            raise _says(f"Tensor name: {name} has no shape information ")
+        if rows is None:
+            rows = len(array)
+        elif len(array) != rows:
+            raise _says(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}")
+
+
+def _text(name: str, array: NDArray[Any]) -> bytes:
+    kind = array.dtype.kind
+    if kind == "f":
+        return six_digit_text(array)
+    if kind not in "OUS":
+        return array_text(array)
+    if name.endswith("_bytes"):
+        return in_b64(array)
+    try:
+        return array_text(array)
+    except UnicodeDecodeError:
+        detail = f"output {name!r} holds bytes that are not UTF-8; an output whose name ends in _bytes may"
+        raise DukouError(Reason.NOT_SUPPORTED, detail=detail) from None
+
+
+def _row_texts(name: str, array: NDArray[Any]) -> list[bytes]:
+    """`"name":value` for each row."""
+    prefix = orjson.dumps(name) + b":"
+    if array.ndim == 1 and array.dtype.kind not in "OUS" and len(array):
+        return [prefix + text for text in _text(name, array)[1:-1].split(b",")]
+    return [prefix + _text(name, array[row : row + 1])[1:-1] for row in range(len(array))]
+
+
+def refuse(error: DukouError) -> bytes:
+    """`{"error": ...}` in the words that this protocol's clients look for."""
+    facts = error.facts
+    if "text" in facts:
+        return error_text(facts["text"])
+    text = _TEXTS.get(error.reason)
+    return error_text(text(facts) if text else str(error))
+
+
+def _servable(facts: Mapping[str, Any]) -> str:
+    name, version = facts.get("model", ""), facts.get("version")
+    asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return f"Servable not found for request: {asked}"
+
+
+_TEXTS: Mapping[Reason, Callable[[Mapping[str, Any]], str]] = {
+    Reason.MALFORMED_JSON: lambda facts: f"JSON Parse error: {facts.get('detail')}",
+    Reason.MODEL_NOT_FOUND: _servable,
+    Reason.VERSION_NOT_FOUND: _servable,
+    Reason.LABEL_NOT_FOUND: lambda facts: f"Unrecognized servable version label: {facts.get('label')}",
+    Reason.SIGNATURE_NOT_FOUND: lambda facts: (
+        f'Serving signature name: "{facts.get("signature")}" not found in signature def'
+    ),
+}
+
+
+def model_status(model: str, versions: Mapping[int, Served], version: int | None) -> bytes:
+    """The states of `versions` (or of one of them), highest version first; one that failed to load carries its error.
+
+    Raises DukouError MODEL_NOT_FOUND where there are none, VERSION_NOT_FOUND where `version` is not among them.
+    """
+    if not versions:
+        text = f"Could not find any versions of model {model}"
+        raise DukouError(Reason.MODEL_NOT_FOUND, model=model, served="", text=text)
+    if version is not None and version not in versions:
+        text = f"Could not find version {version} of model {model}"
+        raise DukouError(Reason.VERSION_NOT_FOUND, model=model, version=version, served=_numbers(versions), text=text)
+    shown = sorted(versions, reverse=True) if version is None else [version]
+    return orjson.dumps({"model_version_status": [_status(versions[number]) for number in shown]})
+
+
+def _numbers(versions: Mapping[int, Served]) -> str:
+    return ", ".join(map(str, versions))
+
+
+def _status(served: Served) -> dict[str, Any]:
+    error = served.error
+    if error is None:
+        status = {"error_code": "OK", "error_message": ""}
+    else:
+        code = Code.RESOURCE_EXHAUSTED if error.code is Code.PAYLOAD_TOO_LARGE else error.code
+        status = {"error_code": code.value, "error_message": str(error)}
+    return {"version": str(served.id.version), "state": served.state.value, "status": status}
