@@ -47,7 +47,8 @@ class Cost:
         expected = self.estimate(rows)
         if 0.0 < expected < math.inf:
             excess = seconds / expected
-            seconds = expected * min(excess, *self._excess) if excess > 1.0 else seconds
+            if excess > 1.0:
+                seconds = expected * max(1.0, min(excess, *self._excess))
             self._excess = (self._excess[1], excess)
         self._seen += 1
         gain = max(1.0 / self._seen, 0.3 if seconds < expected else 0.1)

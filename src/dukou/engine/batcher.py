@@ -1,0 +1,245 @@
+"""The Stage of one version: requests gather here, run as batches and take their own rows home."""
+
+import logging
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from dukou.core.clock import Clock
+from dukou.core.errors import Code, DukouError, Reason
+from dukou.core.event import BatchRan, Observer
+from dukou.core.message import InferenceRequest, InferenceResponse
+from dukou.core.model import ModelManifest
+from dukou.engine.batch import batch_key, has_fixed_rows
+from dukou.engine.drive import Slot
+from dukou.engine.executor import Executor, Ran, describe
+from dukou.engine.tick import Tick
+
+_log = logging.getLogger("dukou.engine")
+
+_ONE_REQUESTS_FAULT = {Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE, Code.INTERNAL}
+"""A batch that failed so may have failed for one request in it, and is run again request by request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How one version gathers requests. `together`: requests of different callers may share a batch."""
+
+    max_batch_rows: int
+    max_queue_rows: int
+    max_queue_delay_s: float
+    together: bool
+
+
+class Waiting(Slot[InferenceResponse]):
+    """A request in the queue, under `key`; `key` is None once it has left."""
+
+    __slots__ = ("key", "request")
+
+    def __init__(self, request: InferenceRequest, key: Hashable) -> None:
+        super().__init__()
+        self.request = request
+        self.key: Hashable | None = key
+
+
+class Batcher:
+    """A Stage that runs all requests of one loop iteration together, where that changes no answer.
+
+    No timer is needed: what the loop reads in one iteration waits for its end, and what arrives while the model is
+    busy runs together when it is free. Every request gets its own rows or its own error: a batch that fails is run
+    again one request at a time.
+    """
+
+    def __init__(
+        self,
+        manifest: ModelManifest,
+        executor: Executor,
+        batching: Batching,
+        *,
+        tick: Tick,
+        loop: AbstractEventLoop,
+        clock: Clock,
+        observers: Sequence[Observer],
+    ) -> None:
+        self._version = manifest.id
+        self._signatures = tuple(manifest.signatures.values())
+        self._fixed_rows = {signature.name: has_fixed_rows(signature) for signature in self._signatures}
+        self._executor = executor
+        self._batching = batching
+        self._tick = tick
+        self._loop = loop
+        self._clock = clock
+        self._observers = observers
+        self._groups: dict[Hashable, dict[Waiting, None]] = {}  # by batch key; the group that waits longest is first
+        self._rows = 0  # in all groups
+        self._running = 0  # requests that the executor has
+        self._due = False  # a turn has been asked for
+        self._timer: TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def under_way(self) -> int:
+        """Requests waiting or running here."""
+        return self._running + sum(len(group) for group in self._groups.values())
+
+    async def warm(self) -> None:
+        """Let the model set itself up, and learn its cost, before the first caller comes."""
+        await self._executor.warm(self._signatures)
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """The answer to `request`.
+
+        Raises DukouError QUEUE_FULL, DRAINING, DEADLINE_EXCEEDED, and what the model raises: its own DukouErrors, or
+        MODEL_FAILED.
+        """
+        if self._closed:
+            raise DukouError(Reason.DRAINING)
+        if self._rows and self._rows + request.rows > self._batching.max_queue_rows:
+            raise DukouError(
+                Reason.QUEUE_FULL,
+                model=self._version.name,
+                version=self._version.version,
+                got=self._rows,
+                wanted=self._batching.max_queue_rows,
+            )
+        waiting = Waiting(request, None)
+        if self._batching.together and request.signature.batched:
+            self._enqueue(waiting, batch_key(request, self._fixed_rows[request.signature.name]))
+        else:
+            self._enqueue(waiting, waiting)
+        try:
+            return await waiting
+        finally:
+            if waiting.key is not None:
+                self._leave(waiting)
+
+    def close(self) -> None:
+        """Take no more requests, and answer DRAINING to those that wait. What runs is finished."""
+        self._closed = True
+        while self._groups:
+            _, group = self._groups.popitem()
+            for waiting in group:
+                self._rows -= waiting.request.rows
+                waiting.key = None
+                waiting.resume(error=DukouError(Reason.DRAINING))
+
+    def _enqueue(self, waiting: Waiting, key: Hashable) -> None:
+        waiting.key = key
+        group = self._groups.get(key)
+        if group is None:
+            self._groups[key] = {waiting: None}
+        else:
+            group[waiting] = None
+        self._rows += waiting.request.rows
+        if self._due:
+            return
+        if self._batching.max_queue_delay_s == 0.0 or self._rows >= self._batching.max_batch_rows:
+            self._ask_for_a_turn()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(self._batching.max_queue_delay_s, self._ask_for_a_turn)
+
+    def _leave(self, waiting: Waiting) -> None:
+        """The caller has gone before its turn."""
+        group = self._groups[waiting.key]
+        del group[waiting]
+        if not group:
+            del self._groups[waiting.key]
+        self._rows -= waiting.request.rows
+        waiting.key = None
+
+    def _ask_for_a_turn(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._due:
+            self._due = True
+            self._tick.soon(self._flush)
+
+    def _flush(self) -> None:
+        """Run what waits, batch by batch, while the executor is free; when it is free again it asks for a turn."""
+        self._due = False
+        while self._groups and self._executor.free:
+            batch, late = self._take(self._clock())
+            for waiting in late:
+                waiting.resume(error=DukouError(Reason.DEADLINE_EXCEEDED))
+            if batch:
+                self._running += len(batch)
+                requests = [waiting.request for waiting in batch]
+                rows = sum(request.rows for request in requests)
+                self._executor.run(requests, rows, partial(self._finish, batch, rows))
+
+    def _take(self, now: float) -> tuple[list[Waiting], list[Waiting]]:
+        """Out of the group that waits longest: the next batch, and those whose deadline has passed.
+
+        Callers who have gone are left out. What does not fit goes behind the other groups.
+        """
+        key = next(iter(self._groups))
+        group = self._groups.pop(key)
+        batch: list[Waiting] = []
+        late: list[Waiting] = []
+        room = self._batching.max_batch_rows
+        for taken, waiting in enumerate(group):
+            request = waiting.request
+            if batch and request.rows > room:
+                for gone in list(islice(group, taken)):
+                    del group[gone]
+                self._groups[key] = group
+                break
+            waiting.key = None
+            self._rows -= request.rows
+            if not waiting.open:
+                continue
+            if request.context.deadline_s <= now:
+                late.append(waiting)
+            else:
+                room -= request.rows
+                batch.append(waiting)
+        return batch, late
+
+    def _finish(self, batch: list[Waiting], rows: int, ran: Ran) -> None:
+        """Hand out the answers, or deal with the failure; then let the next batch in."""
+        self._running -= len(batch)
+        arrived_s: list[float] = []
+        if ran.answers is None:
+            assert ran.error is not None
+            self._fail(batch, ran.error)
+        else:
+            for waiting, outputs in zip(batch, ran.answers, strict=True):
+                if waiting.resume(InferenceResponse(self._version, outputs)):
+                    arrived_s.append(waiting.request.context.arrived_s)
+        self._tell(BatchRan(self._version, arrived_s, ran.started_s, ran.ended_s, rows, ran.inline))
+        if not ran.inline and self._groups:
+            self._ask_for_a_turn()
+
+    def _fail(self, batch: list[Waiting], error: DukouError) -> None:
+        """Queue the requests of a failed batch again, each alone; or answer them with the error, one object each."""
+        if len(batch) > 1 and error.code in _ONE_REQUESTS_FAULT:
+            _log.warning(
+                "%s: %d requests failed together and are run one by one: %s",
+                describe(self._version),
+                len(batch),
+                error.__cause__ or error,
+            )
+            for waiting in batch:
+                if waiting.open:
+                    self._enqueue(waiting, waiting)
+            return
+        for waiting in batch:
+            if error.code is Code.INTERNAL:
+                _log.error(
+                    "%s: request %r: %s",
+                    describe(self._version),
+                    waiting.request.context.id,
+                    error.what(),
+                    exc_info=error.__cause__,
+                )
+            waiting.resume(error=DukouError(error.reason, **error.facts))
+
+    def _tell(self, event: BatchRan) -> None:
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception as problem:
+                self._loop.call_exception_handler({"message": "an observer failed", "exception": problem})

@@ -1,0 +1,172 @@
+"""Runs batches of one version: on the loop while this iteration's budget lasts, else in a thread."""
+
+import logging
+from asyncio import AbstractEventLoop, CancelledError
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor as Pool
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+
+from dukou.core.clock import Clock
+from dukou.core.errors import DukouError, Reason
+from dukou.core.message import InferenceRequest
+from dukou.core.model import LoadedModel, ModelVersion, Signature
+from dukou.core.tensor import Tensors
+from dukou.engine.batch import cut, has_fixed_rows, join
+from dukou.engine.cost import Cost, Placement, placement
+from dukou.engine.tick import Tick
+
+_log = logging.getLogger("dukou.engine")
+
+_WARM_RUNS = 3
+_WARM_ROWS = 16
+_WARM_ENOUGH_S = 0.1
+
+
+class Ran(msgspec.Struct):
+    """What came of one execution: `answers`, one for each request in order, or else `error`.
+
+    A foreign exception of the model is the `__cause__` of its MODEL_FAILED. `started_s` and `ended_s` bound the time
+    that the loop or thread was taken, joining and cutting included.
+    """
+
+    answers: list[Tensors] | None
+    error: DukouError | None
+    started_s: float
+    ended_s: float
+    inline: bool
+
+
+OnRan: TypeAlias = Callable[[Ran], None]
+
+
+class Executor:
+    """Calls one LoadedModel, in at most its `concurrency` threads at a time, and learns what a batch costs."""
+
+    def __init__(
+        self,
+        version: ModelVersion,
+        model: LoadedModel,
+        *,
+        tick: Tick,
+        pool: Pool,
+        loop: AbstractEventLoop,
+        clock: Clock,
+    ) -> None:
+        self.cost = Cost()
+        self._version = version
+        self._model = model
+        self._tick = tick
+        self._pool = pool
+        self._loop = loop
+        self._clock = clock
+        self._concurrency = max(1, model.concurrency)
+        self._in_threads = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether another batch may start now."""
+        return self._in_threads < self._concurrency
+
+    def run(self, requests: Sequence[InferenceRequest], rows: int, on_ran: OnRan) -> None:
+        """Run `requests`, `rows` in all, as one batch; call it only while `free`.
+
+        `on_ran` is called once: before this returns when the batch ran on the loop, else from the loop later.
+        """
+        if placement(self.cost.estimate(rows), self._tick.left_s) is Placement.INLINE:
+            ran = self._execute(requests, inline=True)
+            self._tick.spend(ran.ended_s - ran.started_s)
+            self._learn(rows, ran)
+            on_ran(ran)
+            return
+        self._in_threads += 1
+        try:
+            self._pool.submit(self._in_thread, requests, rows, on_ran)
+        except RuntimeError:  # the pool has been shut down
+            self._in_threads -= 1
+            now = self._clock()
+            on_ran(Ran(None, DukouError(Reason.DRAINING), now, now, inline=False))
+
+    async def warm(self, signatures: Sequence[Signature]) -> None:
+        """Run made-up rows of each signature in a thread: whatever is set up on first use is, and costs are known.
+
+        A model that cannot take such rows, or whose rows have no one size, starts with its cost unknown: in a thread.
+        """
+        for signature in signatures:
+            runs = await self._loop.run_in_executor(self._pool, self._warm, signature)
+            for rows, seconds in runs:
+                self.cost.observe(rows, seconds)
+
+    def _in_thread(self, requests: Sequence[InferenceRequest], rows: int, on_ran: OnRan) -> None:
+        ran = self._execute(requests, inline=False)
+        try:
+            self._loop.call_soon_threadsafe(self._back, rows, ran, on_ran)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+    def _back(self, rows: int, ran: Ran, on_ran: OnRan) -> None:
+        self._in_threads -= 1
+        self._learn(rows, ran)
+        on_ran(ran)
+
+    def _learn(self, rows: int, ran: Ran) -> None:
+        if ran.error is None:  # failing can be much faster than answering
+            self.cost.observe(rows, ran.ended_s - ran.started_s)
+
+    def _execute(self, requests: Sequence[InferenceRequest], inline: bool) -> Ran:
+        """Join, infer, cut. Never raises: this is the border where a model's exceptions become ours."""
+        first = requests[0]
+        answers: list[Tensors] | None = None
+        failure: DukouError | None = None
+        started_s = self._clock()
+        try:
+            outputs = self._model.infer(first.signature.name, join(requests), first.outputs, first.parameters)
+            outputs = {name: outputs[name] for name in first.outputs}
+            answers = cut(outputs, [request.rows for request in requests]) if first.signature.batched else [outputs]
+        except DukouError as error:
+            failure = error.within(model=self._version.name, version=self._version.version)
+        except (Exception, SystemExit, CancelledError) as error:  # a model may not end the server, nor leave us waiting
+            failure = DukouError(Reason.MODEL_FAILED, model=self._version.name, version=self._version.version)
+            failure.__cause__ = error
+        return Ran(answers, failure, started_s, self._clock(), inline)
+
+    def _warm(self, signature: Signature) -> list[tuple[int, float]]:
+        """Rows and seconds of runs worth learning from; the first run of all may have set things up and is not."""
+        runs: list[tuple[int, float]] = []
+        for rows in (1, _WARM_ROWS) if signature.batched else (1,):
+            inputs = made_up(signature, rows)
+            if inputs is None:
+                return []
+            for attempt in range(_WARM_RUNS):
+                started_s = self._clock()
+                try:
+                    self._model.infer(signature.name, inputs, signature.output_names(), {})
+                except (Exception, SystemExit) as error:
+                    _log.info("%s: not warmed up, it refused made-up rows: %r", describe(self._version), error)
+                    return []
+                seconds = self._clock() - started_s
+                if attempt or rows > 1 or seconds > _WARM_ENOUGH_S:
+                    runs.append((rows, seconds))
+                if seconds > _WARM_ENOUGH_S:
+                    return runs
+        return runs if has_fixed_rows(signature) else []
+
+
+def describe(version: ModelVersion) -> str:
+    """How the log names a version."""
+    return f"model {version.name!r}, version {version.version}"
+
+
+def made_up(signature: Signature, rows: int) -> Tensors | None:
+    """Inputs of ones (empty text for BYTES) that fit `signature`, every free size 1; None where a rank is unknown."""
+    inputs = {}
+    for spec in signature.inputs:
+        if spec.shape is None:
+            return None
+        shape = [1 if size == -1 else size for size in spec.shape]
+        if signature.batched:
+            shape[0] = rows
+        inputs[spec.name] = np.full(shape, "" if spec.datatype == "BYTES" else 1, dtype=spec.dtype)
+    return inputs

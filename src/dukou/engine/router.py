@@ -1,0 +1,175 @@
+"""The engine: the table in force, the way to its stages, and the limit on requests under way."""
+
+import asyncio
+import math
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Executor as Pool
+from typing import Any
+from weakref import WeakSet
+
+from dukou.config import EngineConfig
+from dukou.core.clock import Clock
+from dukou.core.errors import DukouError, Reason
+from dukou.core.event import Observer
+from dukou.core.message import InferenceRequest, InferenceResponse, OnDone, Run, Served, Table
+from dukou.core.model import LoadedModel, ModelManifest, ModelRef
+from dukou.engine.batcher import Batcher, Batching
+from dukou.engine.drive import Driver
+from dukou.engine.executor import Executor
+from dukou.engine.route import choose
+from dukou.engine.tick import Tick
+
+_GRAIN_S = 0.01
+
+
+class Engine:
+    """A DataPlane. It reads the table and never decides what to serve; `swap` replaces the table whole.
+
+    All methods are called on `loop`; models run there and in `pool`, which is the caller's to shut down.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        loop: AbstractEventLoop,
+        clock: Clock,
+        observers: Sequence[Observer],
+        pool: Pool,
+    ) -> None:
+        self._config = config
+        self._loop = loop
+        self._clock = clock
+        self._observers = tuple(observers)
+        self._pool = pool
+        self._driver = Driver(loop, clock, _GRAIN_S)
+        self._tick = Tick(loop, config.tick_budget_s)
+        self._table = Table()
+        self._batchers: WeakSet[Batcher] = WeakSet()
+        self._draining = False
+
+    @property
+    def table(self) -> Table:
+        """The table in force."""
+        return self._table
+
+    @property
+    def under_way(self) -> int:
+        """Requests started and not ended."""
+        return self._driver.live
+
+    def swap(self, table: Table) -> None:
+        """Put `table` in force. Requests under way finish on the versions chosen for them."""
+        self._table = table
+
+    def choose(self, ref: ModelRef, route_key: str) -> Served:
+        """The version that answers, AVAILABLE. Raises what `dukou.engine.route.choose` raises."""
+        return choose(self._table, ref, route_key)
+
+    def start(
+        self, answer: Coroutine[Any, Any, InferenceResponse], on_done: OnDone, deadline_s: float = math.inf
+    ) -> Run:
+        """Run a stage's coroutine; `on_done` is called exactly once, perhaps before this returns.
+
+        Admission is here, where every request passes once and nothing that only asks for names or states does: while
+        `max_requests` are under way `on_done` gets OVERLOADED, after `drain` has begun it gets DRAINING.
+        """
+        if self._draining or self._driver.live >= self._config.max_requests:
+            answer.close()
+            on_done(None, self._refusal())
+            return _REFUSED
+        return self._driver.start(answer, on_done, deadline_s)
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """The answer to `request`, from within ordinary asyncio code: for programs that embed the engine.
+
+        Raises DukouError.
+        """
+        if self._draining:
+            raise self._refusal()
+        served = choose(self._table, ModelRef(request.version.name, request.version.version), "")
+        assert served.stage is not None
+        return await served.stage.infer(request)
+
+    def stage_for(self, manifest: ModelManifest, model: LoadedModel, options: Mapping[str, Any]) -> Batcher:
+        """The stage that serves `model`; call its `warm` before the table names it.
+
+        `options` are the model's settings, of which `max_batch_rows`, `max_queue_delay_s` and `independent_rows` are
+        the engine's. Raises DukouError CONFIG_INVALID.
+        """
+        executor = Executor(manifest.id, model, tick=self._tick, pool=self._pool, loop=self._loop, clock=self._clock)
+        batcher = Batcher(
+            manifest,
+            executor,
+            batching_of(self._config, manifest, options),
+            tick=self._tick,
+            loop=self._loop,
+            clock=self._clock,
+            observers=self._observers,
+        )
+        self._batchers.add(batcher)
+        return batcher
+
+    async def drain(self, grace_s: float) -> None:
+        """Refuse new requests, give those under way `grace_s` seconds to finish, then answer the rest DRAINING.
+
+        Looks every 10 ms whether all have finished: being told would cost every request a check.
+        """
+        self._draining = True
+        until_s = self._clock() + grace_s
+        while self._busy() and self._clock() < until_s:
+            await asyncio.sleep(_GRAIN_S)
+        for batcher in list(self._batchers):
+            batcher.close()
+        self._driver.abort_all(Reason.DRAINING)
+
+    def _busy(self) -> bool:
+        return self._driver.live > 0 or any(batcher.under_way for batcher in self._batchers)
+
+    def _refusal(self) -> DukouError:
+        if self._draining:
+            return DukouError(Reason.DRAINING)
+        return DukouError(Reason.OVERLOADED, got=self._driver.live, wanted=self._config.max_requests)
+
+
+class _Refused:
+    """A Run that never was."""
+
+    def cancel(self) -> None:
+        pass
+
+
+_REFUSED = _Refused()
+
+
+def batching_of(config: EngineConfig, manifest: ModelManifest, options: Mapping[str, Any]) -> Batching:
+    """How a version's requests are gathered: the model's own options, else the engine's settings.
+
+    Requests share a batch on the manifest's evidence that rows are independent, or because `independent_rows` says so.
+    Raises DukouError CONFIG_INVALID.
+    """
+
+    def option(name: str, default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
+        value = options.get(name, default)
+        if not fits(value):
+            raise DukouError(
+                Reason.CONFIG_INVALID, detail=f"models.options.{manifest.id.name}.{name} is {value!r}, not {wanted}"
+            )
+        return value
+
+    return Batching(
+        max_batch_rows=option("max_batch_rows", config.max_batch_rows, _is_count, "a whole number of at least 1"),
+        max_queue_rows=config.max_queue_rows,
+        max_queue_delay_s=option("max_queue_delay_s", config.max_queue_delay_s, _is_delay, "seconds from 0 to 10"),
+        together=option(
+            "independent_rows", manifest.evidence.independent_rows, lambda value: isinstance(value, bool), "a boolean"
+        ),
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_delay(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= 10.0
