@@ -1,9 +1,22 @@
-"""`python -m dukou` and the console command."""
+"""`python -m dukou` and the console command: decides what to import, which is most of what a start takes."""
+
+import sys
 
 
 def main() -> None:
-    """Run the command line."""
-    raise SystemExit("dukou: the command line is not here yet")
+    """Run the command line, or a process that dukou started for itself; exits with its code."""
+    argv = sys.argv[1:]
+    if argv[:1] == ["_worker"]:
+        from dukou.app import worker
+
+        sys.exit(worker(argv[1:]))
+    if argv[:1] == ["_pack"]:
+        from dukou.app import pack_file
+
+        sys.exit(pack_file(argv[1:]))
+    from dukou.cli.main import run
+
+    sys.exit(run(argv))
 
 
 if __name__ == "__main__":

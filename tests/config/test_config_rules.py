@@ -95,20 +95,6 @@ def test_port_zero_may_be_there_twice() -> None:
     assert broken("server", listen=("127.0.0.1:0", "127.0.0.1:0")) == []
 
 
-@pytest.mark.parametrize("policy", ["latest:1", "latest:12", "all", "3", "1,3"])
-def test_a_version_policy_is_one_of_three_forms(policy: str) -> None:
-    """`latest:N`, `all` and numbers are understood."""
-    assert broken("models", version_policy=policy) == []
-
-
-@pytest.mark.parametrize("policy", ["", "latest", "latest:0", "1,", "v1", "ALL", "0"])
-def test_another_version_policy_is_refused(policy: str) -> None:
-    """Anything else is a mistake, said before anything is loaded."""
-    ((path, _),) = broken("models", version_policy=policy)
-
-    assert path == "models.version_policy"
-
-
 def test_the_loader_names_who_broke_the_rule() -> None:
     """A broken rule carries the source of the setting it is about."""
     with pytest.raises(DukouError, match=r"server\.listen \(DUKOU_SERVER__LISTEN\): other machines"):

@@ -1,1 +1,1 @@
-"""The `dukou` command: one file a command group."""
+"""The command line: one file for each command. A command's module imports little; what it needs, when it runs."""

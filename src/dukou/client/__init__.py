@@ -1,1 +1,1 @@
-"""Clients of a dukou server, or of any server of the Open Inference Protocol."""
+"""Clients of any Open Inference Protocol server. `core` decides and does no I/O; `http` is the sync and async shell."""

@@ -7,7 +7,6 @@ from ipaddress import ip_address
 from dukou.config.tree import Config, ServerConfig
 
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})")
-_VERSION_POLICY = re.compile(r"all|latest:[1-9]\d{0,8}|[1-9]\d{0,17}(,[1-9]\d{0,17})*")
 
 
 def violations(config: Config) -> Iterator[tuple[str, str]]:
@@ -17,11 +16,6 @@ def violations(config: Config) -> Iterator[tuple[str, str]]:
     if bool(server.tls_certificate) != bool(server.tls_key):
         missing, there = ("tls_key", "tls_certificate") if server.tls_certificate else ("tls_certificate", "tls_key")
         yield f"server.{missing}", f"it is needed together with server.{there}"
-    if not _VERSION_POLICY.fullmatch(config.models.version_policy):
-        yield (
-            "models.version_policy",
-            f"{config.models.version_policy!r} is not `latest:N`, `all` or numbers as in `1,3`",
-        )
 
 
 def _listen(server: ServerConfig) -> Iterator[tuple[str, str]]:

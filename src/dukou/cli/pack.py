@@ -1,0 +1,104 @@
+"""`dukou pack`: a model file as a version of a repository."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from dukou.cli.terminal import CommandError, Progress
+
+command = App(
+    name="pack",
+    version_flags=(),
+    help_epilogue="""The model is compiled, the compiled form is compared with the original, and both are
+written with their digests. Pack where the model is trained: serving a packed
+version needs neither the training libraries nor a pickle.
+
+Examples:
+
+  dukou pack model.joblib
+  dukou pack model.joblib --name iris --version 2 --to models
+  dukou pack model.joblib --data rows.csv --metric accuracy=0.97
+  dukou pack model.joblib --lineage commit=4f1c2aa --lineage data=2026-06""",
+)
+
+
+@command.default
+def pack(
+    path: Annotated[str, Parameter(help="The model file.")],
+    /,
+    *,
+    name: Annotated[str, Parameter(help="Name of the model; without it the file's.", show_default=False)] = "",
+    version: Annotated[int | None, Parameter(help="Number of the version; without it the next that is free.")] = None,
+    to: Annotated[str, Parameter(help="Folder of the repository.")] = "models",
+    data: Annotated[
+        str | None,
+        Parameter(help="Rows (CSV, JSON, .npy) on which the compiled form is compared with the original."),
+    ] = None,
+    metric: Annotated[
+        tuple[str, ...],
+        Parameter(help="A number to remember; repeatable.", negative="", metavar="NAME=NUMBER", show_default=False),
+    ] = (),
+    lineage: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A fact of origin to remember; repeatable.", negative="", metavar="KEY=TEXT", show_default=False
+        ),
+    ] = (),
+    trust_pickle: Annotated[
+        bool, Parameter(help="Open pickles without the allowlist; only for files you made.", negative="")
+    ] = False,
+) -> None:
+    """Compile a model, compare the two forms, write both with their digests as one version of a repository."""
+    metrics, facts = numbers(metric), pairs("--lineage", lineage)
+    name = name or Path(path).stem
+    if version is None:
+        version = next_version(Path(to) / name)
+    from dukou.packing.pack import pack as pack_version
+
+    with Progress() as report:
+        folder, manifest = pack_version(
+            Path(path),
+            name=name,
+            version=version,
+            to=Path(to),
+            data=None if data is None else Path(data),
+            metrics=metrics,
+            lineage=facts,
+            trust_pickle=trust_pickle,
+            report=report,
+        )
+    print(f"packed {name} {version} into {folder}")
+    print(f"  {manifest.evidence.form} form serves: {manifest.evidence.reason}")
+    print(f"next: dukou serve {folder}   (dukou inspect {folder} says more)")
+
+
+def pairs(flag: str, texts: Sequence[str]) -> Mapping[str, str]:
+    """`KEY=TEXT` arguments as a mapping. Raises CommandError."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise CommandError(f"{flag} {text}: write it as KEY=VALUE")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def numbers(texts: Sequence[str]) -> Mapping[str, float]:
+    """`NAME=NUMBER` arguments as a mapping. Raises CommandError."""
+    found = {}
+    for key, value in pairs("--metric", texts).items():
+        try:
+            found[key] = float(value)
+        except ValueError:
+            raise CommandError(f"--metric {key}={value}: {value!r} is not a number") from None
+    return found
+
+
+def next_version(model: Path) -> int:
+    """The number after the highest version in a model's folder; 1 where there is none."""
+    from dukou.repository.local import version_number
+
+    names = [entry.name for entry in model.iterdir()] if model.is_dir() else []
+    return max((number for name in names if (number := version_number(name)) is not None), default=0) + 1

@@ -1,0 +1,169 @@
+"""`dukou predict`: answers of a model, from a server or in this process."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from dukou.cli.terminal import CommandError, say
+
+command = App(
+    name="predict",
+    version_flags=(),
+    help_epilogue="""Examples:
+
+  dukou predict model.joblib 5.1,3.5,1.4,0.2            in this process
+  dukou predict models/iris/1 rows.csv --json
+  dukou predict http://127.0.0.1:8501 5.1,3.5,1.4,0.2   by a server
+  dukou predict http://127.0.0.1:8501/v2/models/iris rows.csv
+  cat rows.json | dukou predict model.onnx -""",
+)
+
+STDIN = "-"
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".npy")
+
+
+@command.default
+def predict(
+    target: Annotated[str, Parameter(help="A model's path, or the address of a server.")],
+    /,
+    *rows: Annotated[
+        str,
+        Parameter(
+            help="Rows such as 5.1,3.5,1.4,0.2; or one CSV, TSV, JSON, JSONL or .npy file; or - for standard input.",
+            allow_leading_hyphen=True,
+        ),
+    ],
+    model: Annotated[
+        str, Parameter(help="Name of the model on the server, where it serves several.", show_default=False)
+    ] = "",
+    version: Annotated[int | None, Parameter(help="Version on the server; without it the server chooses.")] = None,
+    json: Annotated[bool, Parameter(help="Print JSON.", negative="")] = False,
+    timeout_s: Annotated[float, Parameter(name="--timeout", help="Seconds that the server has to answer.")] = 30.0,
+    trust_pickle: Annotated[
+        bool, Parameter(help="Open pickles without the allowlist; only for files you made.", negative="")
+    ] = False,
+) -> None:
+    """Predict rows with a model: of a running server, or loaded into this process."""
+    for row in rows:
+        if row.startswith("--"):
+            raise CommandError(f"unknown option {row}; `dukou predict --help` lists them")
+    if target.startswith(("http://", "https://")):
+        outputs = _by_server(target, rows, model, version, timeout_s)
+    else:
+        outputs = _in_process(target, rows, trust_pickle)
+    print(as_json(outputs) if json else as_table(outputs))
+
+
+def _by_server(url: str, rows: Sequence[str], model: str, version: int | None, timeout_s: float) -> Mapping[str, Any]:
+    from dukou.client.http import Client
+
+    base, named, numbered = split_url(url)
+    model, version = model or named, version if version is not None else numbered
+    if not model:
+        model = _only_model(base, timeout_s)
+    with Client(base, model, version, timeout_s=timeout_s) as client:
+        return client.infer(_read(rows, client.metadata()))
+
+
+def _in_process(path: str, rows: Sequence[str], trust_pickle: bool) -> Mapping[str, Any]:
+    from dukou.app import load
+
+    with load(path, trust_pickle=trust_pickle) as model:
+        return model.infer(_read(rows, model.signature))
+
+
+def split_url(url: str) -> tuple[str, str, int | None]:
+    """A server's address, the model and the version that a URL names: `http://h:1/v2/models/iris/versions/2/infer` is
+    `http://h:1`, `iris`, 2. A `/v1` URL of TensorFlow Serving names them too."""
+    import re
+    from urllib.parse import unquote
+
+    match = re.match(
+        r"(?P<base>https?://[^/?#]*(?:/[^?#]*?)??)"
+        r"(?:/v[12]/models/(?P<model>[^/?#:]+)(?:/versions/(?P<version>\d{1,18}))?(?:/infer|/ready|:predict)?)?/?$",
+        url,
+    )
+    if match is None:
+        raise CommandError(f"{url} is not the address of a server or of a model there")
+    version = match["version"]
+    return match["base"], unquote(match["model"] or ""), None if version is None else int(version)
+
+
+def _only_model(url: str, timeout_s: float) -> str:
+    from dukou.client.errors import NotFound
+    from dukou.client.http import Client
+
+    try:
+        with Client(url, timeout_s=timeout_s) as client:
+            names = sorted({entry["name"] for entry in client.models()})
+    except NotFound:
+        raise CommandError("the server does not list its models: say --model") from None
+    if len(names) != 1:
+        raise CommandError(f"say --model; the server has {', '.join(names) or 'none'}")
+    return names[0]
+
+
+def _read(rows: Sequence[str], signature: Any) -> Mapping[str, Any]:
+    """The rows of the command line, of a file or of standard input, as the signature's inputs."""
+    from dukou.packing.rows import MAX_BYTES, read_rows
+
+    if len(rows) == 1 and rows[0].lower().endswith(FILES):
+        return _noted(read_rows(Path(rows[0]), signature))
+    if not rows and sys.stdin.isatty():
+        raise CommandError("there are no rows: give some (5.1,3.5,1.4,0.2), a file, or - for standard input")
+    content = sys.stdin.buffer.read(MAX_BYTES + 1) if rows in ((), (STDIN,)) else "\n".join(rows).encode()
+    with tempfile.TemporaryDirectory(prefix="dukou-") as folder:
+        path = Path(folder, "rows" + suffix_of(content))
+        path.write_bytes(content)
+        return _noted(read_rows(path, signature))
+
+
+def _noted(rows: Any) -> Mapping[str, Any]:
+    if rows.note:
+        say(rows.note)
+    inputs: Mapping[str, Any] = rows.inputs
+    return inputs
+
+
+def suffix_of(content: bytes) -> str:
+    """The kind of file that rows without a name are: NumPy's by its magic, JSON by its first character, else CSV."""
+    if content.startswith(b"\x93NUMPY"):
+        return ".npy"
+    return ".json" if content.lstrip()[:1] in (b"[", b"{") else ".csv"
+
+
+def as_json(outputs: Mapping[str, Any]) -> str:
+    """`{"output": [...]}`; what is no finite number is null."""
+    import orjson
+
+    def plain(value: Any) -> Any:
+        return value.decode(errors="replace") if isinstance(value, bytes) else value.tolist()
+
+    return orjson.dumps(dict(outputs), default=plain, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+def as_table(outputs: Mapping[str, Any]) -> str:
+    """One line for each row, one column for each number of an output; aligned."""
+    columns = [column for name, array in outputs.items() for column in _columns(name, array)]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _columns(name: str, array: Any) -> list[list[str]]:
+    flat = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
+    show: Callable[[Any], str] = _number if array.dtype.kind == "f" else _text
+    titles = [name] if flat.shape[1] == 1 else [f"{name}[{index}]" for index in range(flat.shape[1])]
+    return [[title, *map(show, flat[:, index])] for index, title in enumerate(titles)]
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}"
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
