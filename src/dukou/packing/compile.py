@@ -8,7 +8,7 @@ import contextlib
 import copy
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -134,6 +134,7 @@ def _convert(estimator: Any, signature: Signature, precision: str) -> Any:
         options=options,
         custom_conversion_functions=own,
     )
+    _keep_roots_real(model.graph)
     if precision == "float64":
         _let_trees_take_float32(model.graph)
     return model
@@ -160,25 +161,29 @@ def _convert_histogram_trees(scope: Any, operator: Any, container: Any) -> None:
     model = operator.raw_operator
     if getattr(model, "is_categorical_", None) is not None and np.any(model.is_categorical_):
         raise _UnmatchedError("the converter does not know the categorical features of HistGradientBoosting")
-    get_converter(get_model_alias(type(model)))(scope, operator, _PlainAttributes(container))
+    nodes = np.concatenate([tree.nodes for trees in model._predictors for tree in trees])
+    thresholds = floor_float32(np.where(nodes["is_leaf"] == 1, 0.0, nodes["num_threshold"]))
+    convert = get_converter(get_model_alias(type(model)))
+    convert(scope, operator, _PlainAttributes(container, {"nodes_values": thresholds.tolist()}))
 
 
 class _PlainAttributes:
-    """A converter's container whose nodes get plain Python numbers and tree thresholds rounded down."""
+    """A converter's container: nodes get plain Python numbers, and the given attributes in place of their own."""
 
-    def __init__(self, container: Any) -> None:
+    def __init__(self, container: Any, instead: Mapping[str, Any]) -> None:
         self._container = container
+        self._instead = instead
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._container, name)
 
     def add_node(self, op_type: str, inputs: Any, outputs: Any, **attributes: Any) -> Any:
         plain = {
-            name: [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
+            name: self._instead.get(
+                name, [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
+            )
             for name, value in attributes.items()
         }
-        if "nodes_values" in plain:
-            plain["nodes_values"] = floor_float32(plain["nodes_values"]).tolist()
         return self._container.add_node(op_type, inputs, outputs, **plain)
 
 
@@ -193,6 +198,22 @@ def floor_float32(values: Any) -> Any:
     exact = np.asarray(values, dtype=np.float64)
     near = exact.astype(np.float32)
     return np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near).astype(np.float64)
+
+
+def _keep_roots_real(graph: Any) -> None:
+    """Put a lower bound of 0 before square roots: a squared distance of a row from itself is a rounding error, which
+    may be negative, and then the root is NaN where scikit-learn has 0."""
+    from onnx import helper
+
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Sqrt":
+            bounded = f"{node.input[0]}/bounded"
+            nodes.append(helper.make_node("Relu", [node.input[0]], [bounded]))
+            node.input[0] = bounded
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _let_trees_take_float32(graph: Any) -> None:
@@ -288,10 +309,10 @@ def _bridge(source: tuple[str, int, list[int]], target: tuple[str, int, list[int
     name, kind, sizes = source
     wanted, wanted_kind, wanted_sizes = target
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
-    if len(wanted_sizes) == 1 and sizes[1:] == [2]:
-        # Both classes' scores, where scikit-learn gives the second one's.
-        constants.append(helper.make_tensor(f"{wanted}/second", TensorProto.INT64, [], [1]))
-        steps.append(("Gather", [f"{wanted}/second"], {"axis": 1}))
+    if len(wanted_sizes) == 1 and len(sizes) == 2:
+        # A matrix of one column, or the scores of both classes where scikit-learn gives the second one's.
+        constants.append(helper.make_tensor(f"{wanted}/last", TensorProto.INT64, [], [-1]))
+        steps.append(("Gather", [f"{wanted}/last"], {"axis": 1}))
         sizes = sizes[:1]
     if len(sizes) != len(wanted_sizes) or any(
         -1 not in pair and len(set(pair)) > 1 for pair in zip(sizes, wanted_sizes, strict=True)

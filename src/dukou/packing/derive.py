@@ -65,10 +65,9 @@ def _rows(estimator: Any, rows: int, chance: Chance, base: Known | None) -> Know
     """Rows of `estimator`'s input from its fitted state. `base` are plausible rows of the same space, if any."""
     if estimator is None or isinstance(estimator, str):
         return base
-    for attribute in ("best_estimator_", "estimator_", "estimator"):
-        inner = getattr(estimator, attribute, None)
-        if inner is not None and (attribute != "estimator" or type(estimator).__name__ == "FrozenEstimator"):
-            return _rows(inner, rows, chance, base)
+    inner = _inside(estimator)
+    if inner is not None:
+        return _rows(inner, rows, chance, base)
     if hasattr(estimator, "steps"):
         return _pipeline(estimator, rows, chance, base)
     if hasattr(estimator, "output_indices_"):
@@ -82,6 +81,15 @@ def _rows(estimator: Any, rows: int, chance: Chance, base: Known | None) -> Know
     parts = list(_members(estimator))
     found = [known for part in parts[:8] if (known := _rows(part, max(rows // min(len(parts), 8), 16), chance, base))]
     return _together(found, rows, chance) if found else base
+
+
+def _inside(estimator: Any) -> Any:
+    """The one fitted estimator that a search, a threshold tuner or a freezer wraps; None for everything else."""
+    if type(estimator).__name__ == "FrozenEstimator":
+        return estimator.estimator
+    if hasattr(estimator, "estimators_"):
+        return None  # an ensemble's `estimator_` is only the pattern of its members
+    return getattr(estimator, "best_estimator_", getattr(estimator, "estimator_", None))
 
 
 def _members(estimator: Any) -> Iterator[Any]:
@@ -206,7 +214,7 @@ def _positions(transformer: Any, picked: Any) -> NDArray[np.intp]:
         return every[:0]
     if isinstance(items[0], str):
         return np.array([names.index(name) for name in items])
-    return every[np.asarray(items.tolist())]
+    return np.asarray(every[np.asarray(items.tolist())])
 
 
 def _columns(transformer: Any, rows: int, chance: Chance, base: Known | None) -> Known:
@@ -314,7 +322,7 @@ def _from_points(*attributes: str) -> Callable[[Any, int, Chance, Known | None],
     def made(estimator: Any, rows: int, chance: Chance, base: Known | None) -> NDArray[np.float64] | None:
         """The points themselves, places between two of them, and places around them."""
         for attribute in attributes:
-            points = getattr(estimator, attribute, None)
+            points: Any = getattr(estimator, attribute, None)
             if hasattr(points, "toarray"):
                 points = points.toarray()
             if not isinstance(points, np.ndarray) or points.ndim != 2 or not len(points) or points.dtype.kind != "f":
@@ -325,7 +333,7 @@ def _from_points(*attributes: str) -> Callable[[Any, int, Chance, Known | None],
             mixed = first + (second - first) * chance.uniform(0, 1, (rows, 1))
             around = first + points.std(axis=0) * chance.standard_normal((rows, points.shape[1])) * 0.5
             kind = chance.integers(0, 3, (rows, 1))
-            return np.select([kind == 0, kind == 1], [first, mixed], around).astype(np.float64)
+            return np.asarray(np.select([kind == 0, kind == 1], [first, mixed], around), dtype=np.float64)
         return None
 
     return made
@@ -404,7 +412,7 @@ def _from_counts(estimator: Any, rows: int, chance: Chance, base: Known | None) 
     share = (counts + 1e-9) / (counts + 1e-9).sum(axis=1, keepdims=True)
     picked = share[chance.integers(0, len(share), rows)]
     length = chance.integers(1, 100, (rows, 1))
-    return chance.poisson(picked * length).astype(np.float64)
+    return np.asarray(chance.poisson(picked * length), dtype=np.float64)
 
 
 _STATES: tuple[tuple[str, Callable[[Any, int, Chance, Known | None], NDArray[Any] | None]], ...] = (

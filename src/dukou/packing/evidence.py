@@ -76,11 +76,12 @@ def judge(
     return compare(_joined(theirs, outputs), _joined(ours, outputs), tolerance)
 
 
-def compare(original: Tensors, other: Tensors, tolerance: Tolerance) -> Comparison:
+def compare(original: Tensors, other: Tensors, tolerance: Tolerance, among: Tensors | None = None) -> Comparison:
     """Compare two answers to the same rows, output by output; axis 0 is rows.
 
-    Labels may differ only where the original itself was undecided by less than the tolerance. NaN and infinity must be
-    in the same places. Datatypes must be equal.
+    How much an output varies is taken from `among`, the original's own answers where not given. Labels may differ only
+    where the original itself was undecided by less than the tolerance. NaN and infinity must be in the same places.
+    Datatypes must be equal.
     """
     rows = count(original)
     worst_abs = worst_rel = 0.0
@@ -91,7 +92,7 @@ def compare(original: Tensors, other: Tensors, tolerance: Tolerance) -> Comparis
         if got.shape != want.shape or _kind(got) != _kind(want):
             said = said or f"{name} is {got.dtype}{list(got.shape)}, the original gives {want.dtype}{list(want.shape)}"
         elif want.dtype.kind == "f":
-            apart, scaled, fits = _numbers(name, want, got, tolerance)
+            apart, scaled, fits = _numbers(name, want, got, tolerance, want if among is None else among[name])
             worst_abs, worst_rel = max(worst_abs, apart), max(worst_rel, scaled)
             said = said or ("" if fits else f"{name} differs by up to {apart:.3g}")
         else:
@@ -103,29 +104,31 @@ def compare(original: Tensors, other: Tensors, tolerance: Tolerance) -> Comparis
     return Comparison(not said, rows, said, worst_abs, worst_rel, flips)
 
 
-def _numbers(name: str, want: NDArray[Any], got: NDArray[Any], tolerance: Tolerance) -> tuple[float, float, bool]:
+def _numbers(
+    name: str, want: NDArray[Any], got: NDArray[Any], tolerance: Tolerance, among: NDArray[Any]
+) -> tuple[float, float, bool]:
     """The largest difference, the same in units of the spread, and whether every value is within tolerance."""
     finite = np.isfinite(want)
     if not np.array_equal(finite, np.isfinite(got)) or not np.array_equal(want[~finite], got[~finite], equal_nan=True):
         return float("inf"), float("inf"), False
     exact = np.where(finite, want, 0.0).astype(np.float64)
     apart = np.abs(np.where(finite, got, 0.0) - exact)
-    scale = spread(exact)
+    scale = spread(exact, np.where(np.isfinite(among), among, 0.0).astype(np.float64))
     allowed = np.full(exact.shape, tolerance.probability) if name == "probabilities" else tolerance.spread * scale
     allowed = allowed + tolerance.resolution * np.abs(exact)
     relative = apart / np.where(scale > 0, scale, 1.0)
     return float(apart.max(initial=0.0)), float(relative.max(initial=0.0)), bool((apart <= allowed).all())
 
 
-def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much each column of `values` `[rows, ...]` varies, for every value: the column's standard deviation plus the
-    value's own distance from the column's median. For a column that does not vary, the resolution of float32."""
-    if not len(values):
+def spread(values: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much each column of `among` `[rows, ...]` varies, for every one of `values`: the column's standard deviation
+    plus the value's own distance from its median. For a column that does not vary, the resolution of float32."""
+    if not len(among):
         return np.zeros_like(values)
-    typical = values.std(axis=0, keepdims=True)
-    scale = typical + np.abs(values - np.median(values, axis=0, keepdims=True))
+    typical = among.std(axis=0, keepdims=True)
+    scale = typical + np.abs(values - np.median(among, axis=0, keepdims=True))
     still = np.abs(values) * (np.finfo(np.float32).eps / FLOAT32.spread)
-    return np.where(typical > 1e-12 * np.abs(values).max(axis=0, keepdims=True), scale, still)
+    return np.where(typical > 1e-12 * np.abs(among).max(axis=0, keepdims=True), scale, still)
 
 
 def _undecided(original: Tensors, tolerance: Tolerance) -> NDArray[np.bool_]:

@@ -89,7 +89,7 @@ def _try(model: LoadedModel, signature: Signature, probes: Tensors) -> bool:
             got = ask(order)
         except DukouError as error:
             raise _MixesError(f"{said} failed where single rows did not ({error.what()})") from error
-        outcome = compare({name: array[order] for name, array in want.items()}, got, SAME)
+        outcome = compare({name: array[order] for name, array in want.items()}, got, SAME, among=want)
         if not outcome.agrees:
             raise _MixesError(f"{said} got other answers than each row alone ({outcome.said})")
     return any(len(array) > 1 and bool(np.any(array[1:] != array[:1])) for array in want.values())
