@@ -14,6 +14,7 @@ import os
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 
 import msgspec
@@ -193,7 +194,8 @@ def read_all(folder: Path) -> Totals:
         if len(data) != _FILE_BYTES or cells.cast("Q")[0] != _LAYOUT:
             continue
         totals.pids[int(path.name.removeprefix(_PREFIX))] = cells.cast("Q")[1]
-        for block in range(MOST_BLOCKS):
+        written = len(data.rstrip(b"\0")) - _start(0) * _CELL_BYTES
+        for block in range(ceil(written / (_BLOCK_CELLS * _CELL_BYTES))):
             first = _start(block) * _CELL_BYTES
             piece = cells[first : first + _BLOCK_CELLS * _CELL_BYTES]
             if piece != _NOTHING:
