@@ -1,0 +1,408 @@
+"""Connections of HTTP/1.1 on an event loop: answers in order, timeouts, backpressure."""
+
+import asyncio
+import itertools
+import logging
+import re
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from dukou.config import HttpConfig
+from dukou.core.clock import Clock
+from dukou.core.errors import DukouError, Reason
+from dukou.core.event import Observer, RequestLogged
+from dukou.net.exchange import Answer, Exchange, Responder, error_body
+from dukou.net.http1 import CONTINUE, Head, HttpError, Phase, RequestReader, ResponseWriter
+
+SLICE_BYTES = 65_536
+LINGER_S = 2.0
+
+_log = logging.getLogger("dukou.net")
+_REQUEST_ID = re.compile(rb"[ -~]{1,128}")
+
+
+class Connections:
+    """All connections of one server: what they share, and the one sweep that keeps their times.
+
+    An instance is the protocol factory that event loops ask for. `sweep` is to be called about `sweep_s` seconds apart.
+    """
+
+    def __init__(
+        self,
+        limits: HttpConfig,
+        respond: Responder,
+        *,
+        clock: Clock,
+        wall: Clock,
+        log_to: Sequence[Observer] = (),
+    ) -> None:
+        self.limits = limits
+        self.respond = respond
+        self.clock = clock
+        self.log_to = log_to
+        self.draining = False
+        self.known_heads: dict[bytes, Head] = {}
+        self.writer = ResponseWriter()
+        self.sweep_s = min(
+            0.5,
+            0.25 * min(limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s, limits.write_timeout_s),
+        )
+        self._wall = wall
+        self._open: set[Connection] = set()
+        self._on_empty: Callable[[], None] | None = None
+        prefix = secrets.token_hex(4)
+        self.new_id = map(f"{prefix}-{{:x}}".format, itertools.count(1)).__next__
+        self.writer.set_date(wall())
+
+    def __call__(self) -> "Connection":
+        """A protocol for a connection that is about to be made."""
+        return Connection(self)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def opened(self, connection: "Connection") -> bool:
+        """Count a connection in; False when there is no room for it."""
+        if self.draining or len(self._open) >= self.limits.max_connections:
+            return False
+        self._open.add(connection)
+        return True
+
+    def closed(self, connection: "Connection") -> None:
+        """Count a connection out."""
+        self._open.discard(connection)
+        if not self._open and self._on_empty is not None:
+            self._on_empty()
+
+    def sweep(self) -> None:
+        """Cut off whoever has used up a timeout, and set the date of answers."""
+        self.writer.set_date(self._wall())
+        now = self.clock()
+        for connection in list(self._open):
+            connection.sweep(now)
+
+    def drain(self, on_empty: Callable[[], None]) -> None:
+        """Close what is idle now and the rest after its answers; `on_empty` is told when none is left."""
+        self.draining = True
+        self._on_empty = on_empty
+        for connection in list(self._open):
+            connection.close_when_idle()
+        if not self._open:
+            on_empty()
+
+    def abort(self) -> None:
+        """Drop every connection."""
+        for connection in list(self._open):
+            connection.abort()
+
+
+class Connection(asyncio.Protocol):
+    """One connection. Requests run side by side, up to `max_pipelined`; answers go out in the order of requests."""
+
+    def __init__(self, shared: Connections) -> None:
+        self._shared = shared
+        self._reader = RequestReader(shared.limits, self, shared.known_heads)
+        self._transport: asyncio.Transport | None = None
+        self._running: deque[Exchange] = deque()
+        self._waiting: deque[Exchange] = deque()
+        self._unread = b""
+        self._advancing = False
+        self._read_paused = False
+        self._write_paused = False
+        self._refused = False
+        self._ended = False
+        self._continue_due = False
+        self._read_s = 0.0
+        self._head_s = 0.0
+        self._heads_begun = 0
+        self._written_bytes = 0
+        self._taken_bytes = 0
+        self._taken_s = 0.0
+        self._linger_until_s = float("inf")
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there."""
+        self._read_s = self._shared.clock()
+        if self._shared.opened(self):
+            self._transport = cast(asyncio.Transport, transport)
+        else:
+            cast(asyncio.Transport, transport).abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone: tell the calls that nobody waits for them."""
+        self._transport = None
+        self._shared.closed(self)
+        self._reader.close()
+        for exchange in self._running:
+            if exchange.said is None and exchange.run is not None:
+                exchange.run.cancel()
+        self._running.clear()
+        self._waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, slice by slice, so that one read holds no more small requests than fit into a slice."""
+        if self._refused or self._transport is None:
+            return
+        if self._read_paused:
+            self._unread += data
+            return
+        self._read_s = self._shared.clock()
+        self._advancing = True
+        if len(data) <= SLICE_BYTES:
+            self._feed(data)
+        else:
+            self._feed_slices(data)
+        self._advancing = False
+        if self._running or self._waiting or self._continue_due:
+            self._advance()
+
+    def eof_received(self) -> bool:
+        """The client says no more. It still gets the answers it waits for; half a request is dropped.
+
+        TLS has no half-closed connections in asyncio.
+        """
+        if self._transport is None:
+            return False
+        self._ended = True
+        return bool(self._running or self._waiting) and self._transport.can_write_eof()
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers: read no more of it."""
+        self._write_paused = True
+        self._pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client has taken enough."""
+        self._write_paused = False
+        self._advance()
+
+    # What the reader calls.
+
+    def on_expect(self) -> None:
+        """The client waits with its body until it is told to go on."""
+        self._continue_due = True
+
+    def on_request(self, head: Head, body: bytes) -> None:
+        """A request is complete: start it now, or later where enough are under way."""
+        self._continue_due = False
+        asked = head.headers.get(b"x-request-id")
+        if asked is not None and _REQUEST_ID.fullmatch(asked):
+            request_id = asked.decode("ascii")
+        else:
+            request_id = self._shared.new_id()
+        exchange = Exchange(head, body, request_id, self._read_s, self._advance, not head.keep_alive)
+        if self._waiting or self._write_paused or len(self._running) >= self._shared.limits.max_pipelined:
+            self._waiting.append(exchange)
+            self._pause_reading()
+        else:
+            self._running.append(exchange)
+            self._shared.respond(exchange)
+
+    # Reading.
+
+    def _feed(self, data: bytes) -> None:
+        reader = self._reader
+        try:
+            reader.feed(data)
+        except HttpError as refusal:
+            self._refuse(refusal)
+        except Exception:
+            _log.exception("reading a request failed")
+            self._refuse(HttpError(500, DukouError(Reason.INTERNAL).what()))
+        else:
+            if reader.phase is Phase.HEAD and reader.heads_begun != self._heads_begun:
+                self._heads_begun = reader.heads_begun
+                self._head_s = self._read_s
+
+    def _feed_slices(self, data: bytes) -> None:
+        for start in range(0, len(data), SLICE_BYTES):
+            if self._read_paused:
+                self._unread = data[start:]
+                return
+            if self._refused:
+                return
+            self._feed(data[start : start + SLICE_BYTES])
+
+    def _refuse(self, refusal: HttpError) -> None:
+        """Answer, after those before it, what was no request; then read no more."""
+        self._refused = True
+        exchange = Exchange(None, b"", self._shared.new_id(), self._read_s, self._advance, close=True)
+        self._waiting.append(exchange)
+        exchange.said = Answer(refusal.status, error_body(refusal.detail))
+
+    def _pause_reading(self) -> None:
+        transport = self._transport
+        if not (self._read_paused or self._ended or transport is None or transport.is_closing()):
+            self._read_paused = True
+            transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._read_paused = False
+        if self._unread:
+            unread, self._unread = self._unread, b""
+            self.data_received(unread)
+        if not self._read_paused and not self._ended and not transport.is_closing():
+            transport.resume_reading()
+
+    # Answering.
+
+    def _advance(self) -> None:
+        """Write the answers whose turn it is, start what waits, read again when nothing does."""
+        if self._advancing or self._transport is None:
+            return
+        self._advancing = True
+        while True:
+            self._write_answers()
+            if not self._waiting or self._write_paused or len(self._running) >= self._shared.limits.max_pipelined:
+                break
+            exchange = self._waiting.popleft()
+            self._running.append(exchange)
+            if exchange.said is None:
+                self._shared.respond(exchange)
+        self._advancing = False
+        if self._read_paused and not self._waiting and not self._write_paused:
+            self._resume_reading()
+        if not self._running and not self._waiting:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is to be answered: let a client that asked send its body, or end."""
+        if self._transport is None or self._refused:
+            return
+        if self._ended:
+            self._transport.close()
+        elif self._continue_due:
+            self._continue_due = False
+            self._write(CONTINUE)
+        elif self._shared.draining:
+            self.close_when_idle()
+
+    def _write_answers(self) -> None:
+        running = self._running
+        out = []
+        close = False
+        while running and not close and (answer := running[0].said) is not None:
+            exchange = running.popleft()
+            close = exchange.close or self._is_last()
+            out.append(self._render(exchange, answer, close))
+        if out:
+            self._write(out[0] if len(out) == 1 else b"".join(out))
+        if close:
+            self._end()
+
+    def _is_last(self) -> bool:
+        """Whether the answer being written is the last one for other reasons than the request's own."""
+        if self._running or self._waiting:
+            return False
+        return self._ended or (self._shared.draining and self._reader.phase is Phase.BETWEEN)
+
+    def _render(self, exchange: Exchange, answer: Answer, close: bool) -> bytes:
+        head = exchange.head
+        headers = answer.headers
+        if close:
+            headers = (*headers, (b"connection", b"close"))
+        elif head is not None and head.http10:
+            headers = (*headers, (b"connection", b"keep-alive"))
+        written = self._shared.writer.write(
+            answer.status, answer.content_type, answer.body, exchange.id.encode("ascii"), headers
+        )
+        if head is not None and head.method == b"HEAD":
+            written = written[: written.index(b"\r\n\r\n") + 4]
+        if self._shared.log_to:
+            self._log_request(exchange, answer)
+        return written
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        self._written_bytes += len(data)
+        try:
+            self._transport.write(data)
+        except (RuntimeError, OSError):
+            # uvloop raises once the peer has gone; the other answers of this batch must go out all the same.
+            self._transport.abort()
+
+    def _end(self) -> None:
+        """Close behind the last answer. After a refusal, linger: closing a socket with unread bytes resets it, and the
+        client would lose the answer (RFC 9112 section 9.6)."""
+        transport = self._transport
+        self._running.clear()
+        self._waiting.clear()
+        if transport is None or transport.is_closing():
+            return
+        if not self._refused or self._ended or not transport.can_write_eof():
+            transport.close()
+            return
+        self._linger_until_s = self._shared.clock() + LINGER_S
+        transport.write_eof()
+        if self._read_paused:
+            self._read_paused = False
+            transport.resume_reading()
+
+    def _log_request(self, exchange: Exchange, answer: Answer) -> None:
+        head = exchange.head
+        event = RequestLogged(
+            id=exchange.id,
+            peer=self._peer(),
+            method=head.method.decode("ascii") if head else "-",
+            path=head.target.decode("latin-1") if head else "-",
+            status=answer.status,
+            request_bytes=len(exchange.body),
+            response_bytes=len(answer.body),
+            duration_s=self._shared.clock() - exchange.arrived_s,
+        )
+        for observer in self._shared.log_to:
+            observer(event)
+
+    def _peer(self) -> str:
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+
+    # Time, and the end.
+
+    def sweep(self, now: float) -> None:
+        """Cut the client off if it has used up a timeout."""
+        transport, limits = self._transport, self._shared.limits
+        if transport is None:
+            return
+        taken = self._written_bytes - transport.get_write_buffer_size()
+        if taken == self._written_bytes or taken != self._taken_bytes:
+            self._taken_bytes = taken
+            self._taken_s = now
+        if now >= self._linger_until_s or now - self._taken_s > limits.write_timeout_s:
+            transport.abort()
+        elif self._refused:
+            return
+        elif self._running or self._waiting or self._read_paused:
+            # The client waits for us.
+            self._read_s = self._head_s = now
+        elif self._reader.phase is Phase.HEAD:
+            if now - self._head_s > limits.header_timeout_s:
+                self._time_out("the request's head did not arrive in time")
+        elif self._reader.phase is Phase.BODY:
+            if now - self._read_s > limits.body_timeout_s:
+                self._time_out("the request's body stood still")
+        elif now - self._read_s > limits.idle_timeout_s:
+            transport.close()
+
+    def _time_out(self, detail: str) -> None:
+        self._refuse(HttpError(408, detail))
+        self._advance()
+
+    def close_when_idle(self) -> None:
+        """Close now if no request is under way; `Connections.draining` closes it later otherwise."""
+        idle = not self._running and not self._waiting and self._reader.phase is Phase.BETWEEN
+        if idle and not self._refused and self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection with whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()

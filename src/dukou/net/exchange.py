@@ -1,0 +1,63 @@
+"""One HTTP request and its answer."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import msgspec
+import orjson
+
+from dukou.net.http1 import Head
+from dukou.wire.codec import JSON, Headers
+
+
+class Cancellable(Protocol):
+    """Something under way: a Run, a Task, a Future."""
+
+    def cancel(self) -> object:
+        """The caller has gone."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What is said to a request. Without a content type there is no body."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes = JSON
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+def error_body(detail: str) -> bytes:
+    """`{"error": detail}`, the form that all clients read."""
+    return orjson.dumps({"error": detail})
+
+
+class Exchange(msgspec.Struct, eq=False):
+    """A request on its way to its answer.
+
+    `head` is None for bytes that were no request. `run` is the call under way, to be cancelled when the client goes.
+    `arrived_s` is on the monotonic clock. `close` says that the connection ends with this answer.
+    """
+
+    head: Head | None
+    body: bytes
+    id: str
+    arrived_s: float
+    on_answer: Callable[[], None]
+    close: bool = False
+    run: Cancellable | None = None
+    said: Answer | None = None
+
+    @property
+    def headers(self) -> Headers:
+        """The request's headers."""
+        return self.head.headers if self.head is not None else {}
+
+    def answer(self, answer: Answer) -> None:
+        """Answer the request; only the first answer counts, and none after the client has gone."""
+        if self.said is None:
+            self.said = answer
+            self.on_answer()
+
+
+Responder: TypeAlias = Callable[[Exchange], None]
+"""Answers the exchange once, now or later, from the event loop. Never raises."""

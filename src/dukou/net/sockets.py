@@ -1,0 +1,212 @@
+"""Listening sockets and TLS. Light: the supervisor opens the sockets and imports no protocol for it."""
+
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Sequence
+
+from dukou.core.errors import DukouError, Reason
+
+_WHY = {
+    errno.EADDRINUSE: "the port is in use; another server holds it (`ss -ltnp` says which)",
+    errno.EACCES: "not allowed; ports below 1024 need privileges",
+    errno.EPERM: "not allowed",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.ENOENT: "the folder does not exist",
+    errno.ENOTDIR: "the folder does not exist",
+}
+
+
+def parse_address(address: str) -> tuple[str, int | None]:
+    """`host:port`, `[v6]:port` as (host, port); `unix:/path` as (path, None). Raises DukouError CONFIG_INVALID."""
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        if not path:
+            raise _invalid(address, "`unix:` is followed by a path")
+        return path, None
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise _invalid(address, "an IPv6 address is written in brackets: `[::1]:8501`")
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
+        raise _invalid(address, "an address is `host:port`, `[v6]:port` or `unix:/path`")
+    return host, int(port)
+
+
+def bind(addresses: Sequence[str], backlog: int = 2048) -> list[socket.socket]:
+    """One listening socket for each address; a host name with several addresses gets one for each of them.
+
+    Without SO_REUSEPORT, so that a port in use fails instead of sharing its traffic. Raises DukouError CONFIG_INVALID,
+    with nothing left open.
+    """
+    opened: list[socket.socket] = []
+    try:
+        for address in addresses:
+            host, port = parse_address(address)
+            if port is None:
+                opened.append(_bind_unix(address, host, backlog))
+                continue
+            for family, place in _resolve(address, host, port):
+                opened.append(_bind_tcp(address, family, place, backlog))
+    except BaseException:
+        close_all(opened)
+        raise
+    return opened
+
+
+def open_slots(addresses: Sequence[str], workers: int, backlog: int = 2048) -> list[list[socket.socket]]:
+    """For each worker its listening sockets, one per address. Raises DukouError CONFIG_INVALID, nothing left open.
+
+    On Linux a port that was bound exclusively can be shared afterwards: once SO_REUSEPORT is set on the socket that
+    holds it, sockets of the same user that have it too may join, also where the port was the system's choice. So the
+    first bind finds out whether the port is free, and the kernel spreads connections over the workers all the same.
+    A Unix socket knows no spreading: its workers accept from the same one.
+    """
+    first = bind(addresses, backlog)
+    slots = [first]
+    try:
+        if workers > 1:
+            for holder in first:
+                if holder.family != socket.AF_UNIX:
+                    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for _ in range(1, workers):
+            slot: list[socket.socket] = []
+            slots.append(slot)
+            slot.extend(_join(holder, backlog) for holder in first)
+    except BaseException as error:
+        for slot in slots:
+            close_all(slot)
+        if isinstance(error, OSError):
+            raise _invalid(", ".join(addresses), f"it cannot be shared by several workers: {error.strerror}") from error
+        raise
+    return slots
+
+
+def close_all(sockets: Sequence[socket.socket]) -> None:
+    """Close the sockets, and remove the files of Unix ones."""
+    for one in sockets:
+        path = one.getsockname() if one.family == socket.AF_UNIX and one.fileno() >= 0 else ""
+        one.close()
+        if path:
+            _remove(path)
+
+
+def describe(listening: socket.socket) -> str:
+    """The address as people write it, with the port the system chose: `127.0.0.1:8501`, `[::1]:8501`, `unix:/path`."""
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if listening.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    """A server's context from PEM files: TLS 1.2 or newer, HTTP/1.1. Raises DukouError CONFIG_INVALID."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key or None)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or error
+        raise DukouError(
+            Reason.CONFIG_INVALID, detail=f"the TLS certificate {certificate!r} with key {key!r}: {reason}"
+        ) from error
+    return context
+
+
+def _invalid(address: str, detail: str) -> DukouError:
+    return DukouError(Reason.CONFIG_INVALID, detail=f"cannot listen on {address}: {detail}")
+
+
+def _refused(address: str, error: OSError) -> DukouError:
+    return _invalid(address, _WHY.get(error.errno or 0) or error.strerror or str(error))
+
+
+def _resolve(address: str, host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[str, int]]]:
+    """The addresses of a host, each once. With port 0 only the first, as each would get another port."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise _invalid(address, f"the host is not known: {error}") from error
+    places = list(dict.fromkeys((family, (str(place[0]), port)) for family, _, _, _, place in found))
+    return places[:1] if port == 0 else places
+
+
+def _bind_tcp(address: str, family: socket.AddressFamily, place: tuple[str, int], backlog: int) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Without it a restarted server would have to wait until the connections of the last one are forgotten.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(place)
+        listening.listen(backlog)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        raise _refused(address, error) from error
+    return listening
+
+
+def _bind_unix(address: str, path: str, backlog: int) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_stale(path):
+            os.unlink(path)
+        listening.bind(path)
+        listening.listen(backlog)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise _invalid(address, "a server answers there, or the path is no socket") from error
+        raise _refused(address, error) from error
+    return listening
+
+
+def _is_stale(path: str) -> bool:
+    """Whether `path` is a socket where nobody answers, left behind by a server that was killed."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def _join(holder: socket.socket, backlog: int) -> socket.socket:
+    """Another socket for the address that `holder` holds."""
+    if holder.family == socket.AF_UNIX:
+        return holder.dup()
+    other = socket.socket(holder.family, socket.SOCK_STREAM)
+    try:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if holder.family == socket.AF_INET6:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        other.bind(holder.getsockname())
+        other.listen(backlog)
+        other.setblocking(False)
+    except OSError:
+        other.close()
+        raise
+    return other
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
