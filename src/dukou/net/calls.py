@@ -5,6 +5,7 @@ import logging
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 import msgspec
 
@@ -42,124 +43,117 @@ class Calls:
         clock: Clock,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self.plane = plane
-        self.max_body_bytes = max_body_bytes
-        self.pool = pool
-        self.clock = clock
-        self.off_loop_bytes = engine.decode_off_loop_bytes
-        self.timeout_s = engine.request_timeout_s
-        self.observers = observers
+        self._plane = plane
+        self._max_body_bytes = max_body_bytes
+        self._pool = pool
+        self._clock = clock
+        self._off_loop_bytes = engine.decode_off_loop_bytes
+        self._timeout_s = engine.request_timeout_s
+        self._observers = observers
 
     def answer(self, exchange: Exchange, call: Call) -> None:
         """Answer `exchange` once, now or later."""
-        running = _RunningCall(self, exchange, call)
-        if len(exchange.body) > self.off_loop_bytes or b"content-encoding" in exchange.headers:
-            running.begin_off_loop()
-        else:
-            running.begin()
-
-
-class _RunningCall:
-    """One call on its way through parse, choose, bind, the stages and encode."""
-
-    __slots__ = ("_call", "_calls", "_context", "_exchange", "_request", "_version")
-
-    def __init__(self, calls: Calls, exchange: Exchange, call: Call) -> None:
-        self._calls = calls
-        self._exchange = exchange
-        self._call = call
-        self._version: ModelVersion | None = None
-        self._request: InferenceRequest
-        self._context = Context(
-            exchange.id,
-            exchange.arrived_s,
-            exchange.arrived_s + calls.timeout_s,
-            "",
-            exchange.headers.get(b"traceparent", b"").decode("latin-1"),
-        )
-
-    def begin(self) -> None:
-        """Everything up to the stages, on the loop."""
-        exchange = self._exchange
-        codec = self._call.dialect.codec
-        try:
-            draft = codec.parse(self._call.ref, exchange.headers, exchange.body)
-            served = self._choose(draft)
-            self._start(served, codec.bind(draft, served, self._context))
-        except Exception as error:
-            self._fail(error)
-
-    def begin_off_loop(self) -> None:
-        """The same, reading the body in the pool. The stages start from a callback: they must not run in a Task."""
-        task = asyncio.get_running_loop().create_task(self._read_off_loop())
-        self._exchange.run = task
-        task.add_done_callback(self._read)
-
-    async def _read_off_loop(self) -> tuple[Served, InferenceRequest]:
-        loop = asyncio.get_running_loop()
-        codec = self._call.dialect.codec
-        draft = await loop.run_in_executor(self._calls.pool, self._parse_encoded)
-        served = self._choose(draft)
-        return served, await loop.run_in_executor(self._calls.pool, codec.bind, draft, served, self._context)
-
-    def _parse_encoded(self) -> Draft:
-        exchange = self._exchange
-        encoding = exchange.headers.get(b"content-encoding", b"")
-        body = decompress(encoding, exchange.body, self._calls.max_body_bytes)
-        return self._call.dialect.codec.parse(self._call.ref, exchange.headers, body)
-
-    def _read(self, task: "asyncio.Task[tuple[Served, InferenceRequest]]") -> None:
-        if task.cancelled():
+        headers = exchange.headers
+        arrived_s = exchange.arrived_s
+        context = Context(exchange.id, arrived_s, arrived_s + self._timeout_s)
+        if b"traceparent" in headers:
+            context.traceparent = headers[b"traceparent"].decode("latin-1")
+        if len(exchange.body) > self._off_loop_bytes or b"content-encoding" in headers:
+            self._read_off_loop(exchange, call, context)
             return
+        codec = call.dialect.codec
+        version = None
         try:
-            self._start(*task.result())
+            draft = codec.parse(call.ref, headers, exchange.body)
+            served = self._plane.choose(draft.ref, draft.route_key)
+            version = served.id
+            self._start(exchange, call, served, codec.bind(draft, served, context))
         except Exception as error:
-            self._fail(error)
+            self._fail(exchange, call, version, error)
 
-    def _choose(self, draft: Draft) -> Served:
-        served = self._calls.plane.choose(draft.ref, draft.route_key)
-        self._version = served.id
-        return served
-
-    def _start(self, served: Served, request: InferenceRequest) -> None:
+    def _start(self, exchange: Exchange, call: Call, served: Served, request: InferenceRequest) -> None:
         assert served.stage is not None, "choose() returns AVAILABLE versions only"
-        self._request = request
-        exchange = self._exchange
-        run = self._calls.plane.start(served.stage.infer(request), self._done, self._context.deadline_s)
-        exchange.run = run
+        on_done = partial(self._done, exchange, call, request)
+        exchange.run = self._plane.start(served.stage.infer(request), on_done, request.context.deadline_s)
 
-    def _done(self, response: InferenceResponse | None, error: BaseException | None) -> None:
+    def _done(
+        self,
+        exchange: Exchange,
+        call: Call,
+        request: InferenceRequest,
+        response: InferenceResponse | None,
+        error: BaseException | None,
+    ) -> None:
         """The outcome of the stages."""
         if response is None:
-            self._fail(error or DukouError(Reason.INTERNAL))
-        elif _is_large(response, self._calls.off_loop_bytes):
-            encode = self._call.dialect.codec.encode
-            future = asyncio.get_running_loop().run_in_executor(self._calls.pool, encode, self._request, response)
-            self._exchange.run = future
-            future.add_done_callback(self._encoded)
+            self._fail(exchange, call, request.version, error or DukouError(Reason.INTERNAL))
+        elif _is_large(response, self._off_loop_bytes):
+            encode = call.dialect.codec.encode
+            future = asyncio.get_running_loop().run_in_executor(self._pool, encode, request, response)
+            exchange.run = future
+            future.add_done_callback(partial(self._encoded, exchange, call, request))
         else:
             try:
-                reply = self._call.dialect.codec.encode(self._request, response)
+                reply = call.dialect.codec.encode(request, response)
             except Exception as problem:
-                self._fail(problem)
+                self._fail(exchange, call, request.version, problem)
             else:
-                self._say(reply)
+                exchange.answer(Answer(200, reply.body, reply.content_type, reply.headers))
 
-    def _encoded(self, future: "asyncio.Future[Reply]") -> None:
+    def _encoded(
+        self, exchange: Exchange, call: Call, request: InferenceRequest, future: "asyncio.Future[Reply]"
+    ) -> None:
+        """A large answer has been written in the pool."""
         if future.cancelled():
             return
-        error = future.exception()
-        if error is None:
-            self._say(future.result())
+        try:
+            reply = future.result()
+        except Exception as error:
+            self._fail(exchange, call, request.version, error)
         else:
-            self._fail(error)
+            exchange.answer(Answer(200, reply.body, reply.content_type, reply.headers))
 
-    def _say(self, reply: Reply) -> None:
-        self._exchange.answer(Answer(200, reply.body, reply.content_type, reply.headers))
+    def _read_off_loop(self, exchange: Exchange, call: Call, context: Context) -> None:
+        """Read the body in the pool. The stages start from a callback, as they must not run inside a Task."""
+        coroutine = self._parse_and_bind(exchange, call, context)
+        task = asyncio.get_running_loop().create_task(coroutine)
+        exchange.run = task
+        task.add_done_callback(partial(self._read, exchange, call))
 
-    def _fail(self, error: BaseException) -> None:
+    async def _parse_and_bind(
+        self, exchange: Exchange, call: Call, context: Context
+    ) -> tuple[Served, InferenceRequest | Exception]:
+        loop = asyncio.get_running_loop()
+        draft = await loop.run_in_executor(self._pool, self._decompress_and_parse, exchange, call)
+        served = self._plane.choose(draft.ref, draft.route_key)
+        try:
+            return served, await loop.run_in_executor(self._pool, call.dialect.codec.bind, draft, served, context)
+        except Exception as error:
+            return served, error
+
+    def _decompress_and_parse(self, exchange: Exchange, call: Call) -> Draft:
+        headers = exchange.headers
+        body = decompress(headers.get(b"content-encoding", b""), exchange.body, self._max_body_bytes)
+        return call.dialect.codec.parse(call.ref, headers, body)
+
+    def _read(
+        self, exchange: Exchange, call: Call, task: "asyncio.Task[tuple[Served, InferenceRequest | Exception]]"
+    ) -> None:
+        """A large body has been read in the pool."""
+        if task.cancelled():
+            return
+        version = None
+        try:
+            served, request = task.result()
+            version = served.id
+            if isinstance(request, Exception):
+                raise request
+            self._start(exchange, call, served, request)
+        except Exception as error:
+            self._fail(exchange, call, version, error)
+
+    def _fail(self, exchange: Exchange, call: Call, version: ModelVersion | None, error: BaseException) -> None:
         """Answer with an error, tell the observers, and log what only the server may know."""
-        exchange = self._exchange
         if isinstance(error, asyncio.CancelledError):
             error = DukouError(Reason.CANCELLED)
         elif not isinstance(error, DukouError):
@@ -168,20 +162,21 @@ class _RunningCall:
             error = known
         if error.code in (Code.INTERNAL, Code.DATA_LOSS):
             _log.error("request %s failed: %s", exchange.id, error, exc_info=error)
-        ended_s = self._calls.clock()
-        for observer in self._calls.observers:
-            observer(RequestRefused(self._version, error.code, exchange.arrived_s, ended_s))
-        exchange.answer(self._refuse(error))
+        ended_s = self._clock()
+        for observer in self._observers:
+            observer(RequestRefused(version, error.code, exchange.arrived_s, ended_s))
+        exchange.answer(_refusal(exchange, call, error))
 
-    def _refuse(self, error: DukouError) -> Answer:
-        try:
-            answer = self._call.dialect.refuse(error)
-            if error.code is Code.UNIMPLEMENTED and b"content-encoding" in self._exchange.headers:
-                answer = msgspec.structs.replace(answer, headers=((b"accept-encoding", b"gzip, deflate"),))
-            return answer
-        except Exception:
-            _log.exception("request %s: its error could not be written", self._exchange.id)
-            return self._call.dialect.refuse(DukouError(Reason.INTERNAL))
+
+def _refusal(exchange: Exchange, call: Call, error: DukouError) -> Answer:
+    try:
+        answer = call.dialect.refuse(error)
+    except Exception:
+        _log.exception("request %s: its error could not be written", exchange.id)
+        return call.dialect.refuse(DukouError(Reason.INTERNAL))
+    if error.code is Code.UNIMPLEMENTED and b"content-encoding" in exchange.headers:
+        return msgspec.structs.replace(answer, headers=((b"accept-encoding", b"gzip, deflate"),))
+    return answer
 
 
 def _is_large(response: InferenceResponse, limit_bytes: int) -> bool:

@@ -23,7 +23,6 @@ LOOSE_PARTS = 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HTTP2_PREFACE = b"PRI * HTTP/2.0"
-_ONE_OF_A_KIND = (b"x-request-id", b"traceparent", b"expect", b"transfer-encoding")
 
 
 class HttpError(Exception):
@@ -251,13 +250,12 @@ class RequestReader:
 
 def _worth_remembering(raw: bytes, head: Head) -> bool:
     """Whether `raw` is all of `head` and the same bytes are likely to come again and to mean the same."""
-    return (
-        0 < len(raw) <= KNOWN_HEAD_BYTES
-        and head.keep_alive
-        and not head.http10
-        and raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, head.target))
-        and not any(name in head.headers for name in _ONE_OF_A_KIND)
-    )
+    if not (0 < len(raw) <= KNOWN_HEAD_BYTES) or not head.keep_alive or head.http10:
+        return False
+    headers = head.headers
+    if b"traceparent" in headers or b"x-request-id" in headers or b"transfer-encoding" in headers:
+        return False
+    return not head.expects_continue and raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, head.target))
 
 
 class ResponseWriter:

@@ -56,7 +56,7 @@ class HttpServer:
         self._http = http
         self._calls = Calls(plane, engine, http.max_body_bytes, pool=pool, clock=clock, observers=observers)
         self._pages = Pages(plane, metrics, pool, lambda: self.connections.draining, lambda: self._scheme)
-        self._routes: dict[tuple[bytes, bytes], Route] = {}
+        self.known_routes: dict[tuple[bytes, bytes], Route] = {}
         self._scheme = "http"
         self._servers: list[asyncio.AbstractServer] = []
         self._next_sweep: asyncio.TimerHandle | None = None
@@ -103,7 +103,7 @@ class HttpServer:
         assert head is not None, "what was no request is answered by the connection"
         try:
             key = (head.method, head.target)
-            target = self._routes.get(key) or self._find_route(key)
+            target = self.known_routes.get(key) or self._find_route(key)
             if isinstance(target, Call):
                 self._calls.answer(exchange, target)
             elif isinstance(target, Page):
@@ -117,7 +117,7 @@ class HttpServer:
     def _find_route(self, key: tuple[bytes, bytes]) -> Route:
         found = route(*key)
         if len(key[1]) <= KNOWN_TARGET_BYTES:
-            if len(self._routes) >= KNOWN_ROUTES:
-                self._routes.clear()
-            self._routes[key] = found
+            if len(self.known_routes) >= KNOWN_ROUTES:
+                self.known_routes.clear()
+            self.known_routes[key] = found
         return found
