@@ -27,6 +27,9 @@ Numbers: TypeAlias = _Number | list[_Number | list[_Number | list[_Number | list
 """A type for msgspec: numbers nested up to four deep that are surely no booleans, fit INT64 where they are integers and
 FP32 where they are not. What is decoded as this may go to `to_array` as `numbers`."""
 
+MAX_RANK = 32
+"""Axes that every NumPy supports."""
+
 _FLOATS = {"FP32": DTYPES["FP32"], "FP64": DTYPES["FP64"]}
 
 
@@ -58,7 +61,10 @@ def _all_alike(data: Any) -> bool:
 
 
 def flatten(data: Any, tensor: str = "") -> tuple[list[Any], tuple[int, ...]]:
-    """The leaves of nested lists in row-major order, and their shape. Raises DukouError RAGGED with the row."""
+    """The leaves of nested lists in row-major order, and their shape.
+
+    Raises DukouError RAGGED with the row, TOO_DEEP for more axes than NumPy has.
+    """
     leaves: list[Any] = [data]
     shape: tuple[int, ...] = ()
     while leaves and type(leaves[0]) in (list, np.ndarray):
@@ -66,6 +72,8 @@ def flatten(data: Any, tensor: str = "") -> tuple[list[Any], tuple[int, ...]]:
         if len(set(map(type, leaves))) > 1 or len(set(map(len, leaves))) > 1:
             break
         shape = (*shape, len(leaves[0]))
+        if len(shape) > MAX_RANK:
+            raise DukouError(Reason.TOO_DEEP, tensor=tensor, wanted=MAX_RANK)
         leaves = list(chain.from_iterable(leaves))
     if any(type(leaf) is list for leaf in leaves):
         raise _ragged(leaves, shape, tensor)
