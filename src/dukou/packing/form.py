@@ -1,0 +1,174 @@
+"""Which form of a model serves, the compiled one or the original, and the sentence that says why."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dukou.core.clock import Clock
+from dukou.core.errors import DukouError
+from dukou.core.model import Evidence, LoadedModel, Signature
+from dukou.core.tensor import Tensors
+from dukou.packing.compile import Compiled, NotCompiled, compile_estimator, count_tree_nodes
+from dukou.packing.derive import derive
+from dukou.packing.evidence import FLOAT32, FLOAT64, Comparison, Tolerance, count, judge
+from dukou.packing.independence import made_rows
+
+MAGNITUDES = (1e-3, 1.0, 1e3, 1e6, 1.7e9)
+"""Of rows made up to compare a float64 graph: small numbers to unix seconds."""
+
+TRIALS = 15
+SLOWER = 1.2
+"""A compiled form that takes this much longer for one row than the original is not worth having."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """Rows to compare on, where they came from ("data", "derived", "none"), the same in words, and what is asked."""
+
+    rows: Tensors
+    source: str
+    said: str
+    precisions: tuple[str, ...]
+    tolerance: Tolerance
+
+
+class Form(msgspec.Struct, frozen=True):
+    """What serves: the compiled model (None: the original), its evidence, and the rows that it rests on."""
+
+    model: LoadedModel | None
+    evidence: Evidence
+    rows: Tensors | None
+
+
+def choose_form(
+    estimator: Any,
+    signature: Signature,
+    original: LoadedModel,
+    *,
+    data: Tensors | None,
+    data_name: str,
+    open_compiled: Callable[[Compiled], LoadedModel],
+    report: Callable[[str], None],
+    clock: Clock,
+) -> Form:
+    """Compile, compare, and decide.
+
+    `open_compiled` loads a compiled form the way serving does and may raise DukouError. The compiled form serves when
+    it agrees on the given rows, else on derived ones; where there are neither, only a float64 graph may.
+    """
+    trial = plan(estimator, signature, data, data_name)
+    if trial is None:
+        return _original("nothing shows where the model works, so its compiled form cannot be compared", None, True)
+    why = ""
+    for precision in trial.precisions:
+        report(f"compiling ({precision})")
+        compiled = compile_estimator(estimator, signature, precision=precision)
+        if isinstance(compiled, NotCompiled):
+            why = why or compiled.reason
+            continue
+        try:
+            model = open_compiled(compiled)
+        except DukouError as error:
+            why = why or f"its ONNX graph cannot be opened ({error.what()})"
+            continue
+        report(f"comparing {count(trial.rows)} rows {trial.said}")
+        outcome = judge(original, model, signature, trial.rows, trial.tolerance)
+        if not outcome.agrees:
+            why = f"the compiled form gave other answers on {count(trial.rows)} rows {trial.said}: {outcome.said}"
+            continue
+        slow = _slower(original, model, signature, trial.rows, clock)
+        if slow:
+            return _original(slow, trial, False)
+        return Form(model, _agreement(outcome, trial, precision), trial.rows)
+    return _original(why, trial, trial.source != "data" and "cannot be turned" not in why)
+
+
+def plan(estimator: Any, signature: Signature, data: Tensors | None, data_name: str) -> Trial | None:
+    """What to compare on: given rows, else derived ones, else made-up ones for a float64 graph; None where made-up rows
+    would reach nothing (text, trees)."""
+    if data is not None:
+        return Trial(data, "data", f"of {data_name}", ("float32", "float64"), FLOAT32)
+    derived = derive(estimator, signature)
+    if derived is not None and derived.complete:
+        return Trial(derived.rows, "derived", f"derived from its {derived.said}", ("float32", "float64"), FLOAT32)
+    if count_tree_nodes(estimator):
+        return None
+    rows = _made(signature) if derived is None else _stretched(derived.rows, signature)
+    if rows is None:
+        return None
+    return Trial(rows, "none", "made up at many magnitudes", ("float64",), FLOAT64)
+
+
+def _made(signature: Signature) -> Tensors | None:
+    if any(spec.datatype == "BYTES" for spec in signature.inputs):
+        return None
+    parts = [made_rows(signature, 64, magnitude) for magnitude in MAGNITUDES]
+    return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in signature.inputs}
+
+
+def _stretched(rows: Tensors, signature: Signature) -> Tensors:
+    """The rows with every float column multiplied by a magnitude that changes from row to row."""
+    turn = np.resize(np.asarray(MAGNITUDES), count(rows))
+    return {
+        name: array * turn.reshape(-1, *[1] * (array.ndim - 1)) if array.dtype.kind == "f" else array
+        for name, array in rows.items()
+    }
+
+
+def _agreement(outcome: Comparison, trial: Trial, precision: str) -> Evidence:
+    said = f"The compiled form serves: it gave the same answers as the original on {outcome.rows} rows {trial.said}"
+    if trial.source == "none":
+        said = (
+            f"The compiled form serves: it computes in float64 as the original does, and gave the same answers on "
+            f"{outcome.rows} rows {trial.said}"
+        )
+    details = [f"largest difference {outcome.max_abs_difference:.2g}"] if outcome.max_abs_difference else []
+    if outcome.label_differences:
+        details.append(f"{outcome.label_differences} labels differ where the original itself is undecided")
+    if precision == "float64" and trial.source != "none":
+        details.append("in float64, because float32 was not exact enough")
+    return Evidence(
+        form="compiled",
+        reason=f"{said} ({', '.join(details)})." if details else f"{said}.",
+        source=trial.source,
+        rows=outcome.rows,
+        max_abs_difference=outcome.max_abs_difference,
+        max_rel_difference=outcome.max_rel_difference,
+        label_differences=outcome.label_differences,
+    )
+
+
+def _original(why: str, trial: Trial | None, ask_for_data: bool) -> Form:
+    advice = (
+        " If you have rows like those it will be asked, pack it with them, and the compiled form serves where it "
+        "agrees on them: `dukou pack FILE --data rows.csv`."
+        if ask_for_data
+        else ""
+    )
+    evidence = Evidence(
+        form="original", reason=f"The original serves: {why}.{advice}", source=trial.source if trial else ""
+    )
+    return Form(None, evidence, trial.rows if trial else None)
+
+
+def _slower(original: LoadedModel, compiled: LoadedModel, signature: Signature, rows: Tensors, clock: Clock) -> str:
+    """Why the compiled form is not worth having, empty when it is."""
+    row = {name: array[:1] for name, array in rows.items()}
+    try:
+        before, after = (min(_times(model, signature, row, clock)) for model in (original, compiled))
+    except DukouError:
+        return ""
+    if after <= SLOWER * before:
+        return ""
+    return (
+        f"the compiled form agrees with it, but takes {after * 1e6:.0f} µs for one row where the original takes "
+        f"{before * 1e6:.0f} µs"
+    )
+
+
+def _times(model: LoadedModel, signature: Signature, row: Tensors, clock: Clock) -> Iterator[float]:
+    for _ in range(TRIALS):
+        start = clock()
+        model.infer(signature.name, row, signature.output_names(), {})
+        yield clock() - start

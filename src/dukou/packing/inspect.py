@@ -1,0 +1,150 @@
+"""What lies at a path, as data: nothing here opens a pickle or runs a model."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from dukou.core.errors import DukouError
+from dukou.core.model import Environment, Evidence, ModelManifest, ModelVersion, Signature
+from dukou.packing.pack import is_onnx
+from dukou.repository.integrity import verify
+from dukou.repository.local import LocalRepository, classify, scan_model
+from dukou.repository.manifest import read_manifest
+
+MAX_SCHEMA_BYTES = 64 * 1024 * 1024
+
+
+class VersionInspection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One packed version. `intact`: every file has the digest of the manifest; else `damage` says what is wrong."""
+
+    id: ModelVersion
+    folder: str
+    intact: bool
+    damage: str = ""
+    runtime: str = ""
+    serving: str = ""
+    original: str = ""
+    size_bytes: int = 0
+    signatures: Mapping[str, Signature] = {}
+    evidence: Evidence | None = None
+    environment: Environment = Environment()
+    metrics: Mapping[str, float] = {}
+    lineage: Mapping[str, str] = {}
+
+
+class FileInspection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model file that is not packed: its `format` ("onnx", "pickle", "skops"), what it holds as far as that can be
+    told without opening it, and `advice`."""
+
+    format: str
+    size_bytes: int
+    signature: Signature | None = None
+    estimators: tuple[str, ...] = ()
+    libraries: Mapping[str, str] = {}
+    advice: str = ""
+
+
+class Inspection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What lies at `path`: `kind` is "file", "version", "model" or "repository"."""
+
+    path: str
+    kind: str
+    file: FileInspection | None = None
+    versions: tuple[VersionInspection, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def describe(path: Path) -> Inspection:
+    """Look at a model file, a version's folder, a model's folder or a repository; digests are verified.
+
+    A damaged version is described as such. Raises DukouError PATH_NOT_FOUND, ARTIFACT_UNSUPPORTED,
+    ARTIFACT_UNREADABLE.
+    """
+    kind = classify(path)
+    if kind == "file":
+        return Inspection(str(path), kind, file=_file(path))
+    if kind == "version":
+        return Inspection(str(path), kind, versions=(_version(path, read_manifest(path)),))
+    models = [(path, path.resolve().name)]
+    if kind == "repository":
+        models = [(path / name, name) for name in LocalRepository(path).models()]
+    versions: list[VersionInspection] = []
+    warnings: list[str] = []
+    for folder, name in models:
+        scan = scan_model(folder, name)
+        warnings += scan.warnings
+        for number, there in scan.folders.items():
+            if number in scan.manifests:
+                versions.append(_version(there, scan.manifests[number]))
+            else:
+                damage = str(scan.broken[number])
+                versions.append(VersionInspection(ModelVersion(name, number), str(there), False, damage))
+    return Inspection(str(path), kind, versions=tuple(versions), warnings=tuple(warnings))
+
+
+def _version(folder: Path, manifest: ModelManifest) -> VersionInspection:
+    damage = ""
+    try:
+        verify(folder, manifest)
+    except DukouError as error:
+        damage = str(error)
+    return VersionInspection(
+        id=manifest.id,
+        folder=str(folder),
+        intact=not damage,
+        damage=damage,
+        runtime=manifest.runtime,
+        serving=manifest.serving,
+        original=manifest.original,
+        size_bytes=sum(file.stat().st_size for name in manifest.digests if (file := folder / name).is_file()),
+        signatures=manifest.signatures,
+        evidence=manifest.evidence,
+        environment=manifest.environment,
+        metrics=manifest.metrics,
+        lineage=manifest.lineage,
+    )
+
+
+def _file(path: Path) -> FileInspection:
+    size = path.stat().st_size
+    pack = f"`dukou pack {path.name} --name NAME` makes a version that says how it was checked"
+    if is_onnx(path):
+        from dukou.runtimes.onnx import read_signature
+
+        return FileInspection("onnx", size, signature=read_signature(path), advice=pack)
+    if zipfile.is_zipfile(path):
+        return FileInspection("skops", size, estimators=_skops_estimators(path), advice=pack)
+    from dukou.runtimes.pickles import survey
+
+    found = survey(path)
+    estimators = (
+        f"{module}.{name}" for module, name in found.names if module.startswith("sklearn.") and name[:1].isupper()
+    )
+    advice = f"{pack}; this file can run code when it is opened, a packed version cannot"
+    return FileInspection(
+        "pickle", size, estimators=tuple(dict.fromkeys(estimators)), libraries=found.libraries, advice=advice
+    )
+
+
+def _skops_estimators(path: Path) -> tuple[str, ...]:
+    """The scikit-learn classes that a skops file's schema names; empty when it is some other archive."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("schema.json") as schema:
+            tree = json.loads(schema.read(MAX_SCHEMA_BYTES))
+    except (KeyError, ValueError, zipfile.BadZipFile, RecursionError):
+        return ()
+    found: dict[str, None] = {}
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            module, name = node.get("__module__"), node.get("__class__")
+            if isinstance(module, str) and isinstance(name, str) and module.startswith("sklearn."):
+                found[f"{module}.{name}"] = None
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+    return tuple(found)
