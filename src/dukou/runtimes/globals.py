@@ -121,6 +121,7 @@ _SPARSE = ("csr", "csc", "coo", "bsr", "dia", "lil", "dok")
 
 _CONSTRUCTORS = {
     ("builtins", "slice"),
+    ("functools", "partial"),
     *(("numpy.random._pickle", f"__{what}_ctor") for what in ("randomstate", "generator", "bit_generator")),
     ("numpy.random._mt19937", "MT19937"),
     ("numpy.random._pcg64", "PCG64"),
@@ -150,6 +151,7 @@ _VALUES: Mapping[tuple[str, str], Any] = {
 _FUNCTIONS = {
     *(("numpy", name) for name in ("mean", "median", "max", "amax", "min", "amin", "sum", "std", "var")),
     ("scipy._lib.array_api_compat.numpy._aliases", "asarray"),
+    ("sklearn.utils.validation", "check_array"),
     ("sklearn.cluster._kmeans", "_kmeans_single_lloyd"),
     ("sklearn.cluster._kmeans", "_kmeans_single_elkan"),
     *(
