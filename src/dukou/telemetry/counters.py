@@ -74,10 +74,10 @@ class BlockTotals(msgspec.Struct):
     are rows per execution. `errors` counts refused calls by Code; Codes that did not occur are left out.
     """
 
-    latency: Histogram
-    queue: Histogram
-    batch: Histogram
-    errors: dict[Code, int]
+    latency: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(SECONDS) + 1), 0.0))
+    queue: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(SECONDS) + 1), 0.0))
+    batch: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(ROWS) + 1), 0.0))
+    errors: dict[Code, int] = {}
 
     @property
     def requests(self) -> int:
@@ -209,14 +209,7 @@ _NOTHING = bytes(_BLOCK_CELLS * _CELL_BYTES)
 def _add(blocks: dict[int, BlockTotals], block: int, piece: memoryview) -> None:
     counts = piece.cast("Q").tolist()
     sums = piece.cast("d")
-    into = blocks.get(block)
-    if into is None:
-        into = blocks[block] = BlockTotals(
-            Histogram([0] * (len(SECONDS) + 1), 0.0),
-            Histogram([0] * (len(SECONDS) + 1), 0.0),
-            Histogram([0] * (len(ROWS) + 1), 0.0),
-            {},
-        )
+    into = blocks.setdefault(block, BlockTotals())
     _add_histogram(into.latency, counts[_LATENCY:_QUEUE], sums[_LATENCY_SUM])
     _add_histogram(into.queue, counts[_QUEUE:_BATCH], sums[_QUEUE_SUM])
     _add_histogram(into.batch, counts[_BATCH:_ERRORS], counts[_ROW_COUNT])
