@@ -53,17 +53,18 @@ def _by_name(named: Mapping[str, Any], specs: Sequence[TensorSpec], *, spare: bo
 def _by_position(X: Any, specs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
     if len(specs) == 1:
         return {specs[0].name: cast_to(X, specs[0])}
-    rows = list(X) if np.ndim(X) or isinstance(X, list | tuple) else [X]
+    rows = X if _is_row(X) else [X]
     for number, row in enumerate(rows):
-        if not isinstance(row, Sequence | np.ndarray) or isinstance(row, str | bytes) or len(row) != len(specs):
-            raise DukouError(
-                Reason.WRONG_WIDTH,
-                row=number,
-                got=len(row) if isinstance(row, Sequence | np.ndarray) and not isinstance(row, str | bytes) else 1,
-                wanted=f"{len(specs)} ({', '.join(spec.name for spec in specs)})",
-            )
+        width = len(row) if _is_row(row) else 1
+        if width != len(specs) or not _is_row(row):
+            names = ", ".join(spec.name for spec in specs)
+            raise DukouError(Reason.WRONG_WIDTH, row=number, got=width, wanted=f"{len(specs)} ({names})")
     columns = {spec.name: [row[index] for row in rows] for index, spec in enumerate(specs)}
     return _by_name(columns, specs, spare=False)
+
+
+def _is_row(values: Any) -> bool:
+    return isinstance(values, list | tuple) or getattr(values, "ndim", 0) > 0
 
 
 def _check_names(named: Mapping[str, Any], wanted: Sequence[str], spare: bool) -> None:
