@@ -19,7 +19,7 @@ from dukou.control.process import Command, WorkerProcess, ended_how
 from dukou.control.slot import Patience, Phase, Slot
 from dukou.core.clock import Clock, monotonic
 from dukou.core.errors import DukouError
-from dukou.core.link import Applied, Apply, Assignment, Drain, Listen, Listening, LoadReport, Message
+from dukou.core.link import Applied, Apply, Assignment, Drain, Listen, Listening, Message
 
 logger = getLogger(__name__)
 
@@ -165,9 +165,11 @@ class Supervisor:
                 slot.phase = Phase.OPENING
                 slot.send(Listen())
             case Verdict.NOTHING_LOADED if self._announced_generation == 0:
-                self._end(Ending(1, _errors(reports)))
+                self._end(Ending(1, "\n".join(report.error for report in reports)))
             case _:
-                logger.error("worker %d could not load what it should serve: %s", slot.index, _errors(reports))
+                for report in reports:
+                    if report.error:
+                        logger.error("worker %d is replaced, it could not load: %s", slot.index, report.error)
                 slot.kill()
 
     def _announce(self) -> None:
@@ -223,7 +225,3 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         signal.signal(signal.SIGHUP, hangup)
-
-
-def _errors(reports: Sequence[LoadReport]) -> str:
-    return "\n".join(report.error for report in reports if report.error)

@@ -1,0 +1,119 @@
+"""Logs for people: one line for each thing that happened, on standard error, times in UTC."""
+
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from threading import Event as Flag
+from threading import Thread
+
+from dukou.config import TelemetryConfig
+from dukou.core.clock import Clock, wall
+from dukou.core.event import Event, RequestLogged
+
+_LONGEST_PATH = 1024
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+
+
+def configure(config: TelemetryConfig) -> None:
+    """Send this process's logs to standard error; what libraries log only from warnings on. For main programs."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("dukou").setLevel(config.log_level.upper())
+
+
+class LineFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.000Z WARNING dukou.control.supervisor: text`, control characters escaped: what came from
+    outside cannot forge a second line. A traceback follows on lines of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """When it happened, to the millisecond."""
+        return _stamp(record.created)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line without its traceback."""
+        record.message = record.message.translate(_CONTROLS)
+        return super().formatMessage(record)
+
+
+class AccessLog:
+    """An Observer that writes a line for each RequestLogged, many lines at a time.
+
+    A thread calls `write` at most every `pause_s`, so a slow terminal or pipe does not hold up the loop. What comes
+    while `most_waiting` lines wait is not logged, and the log says how many those were.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], object],
+        clock: Clock = wall,
+        *,
+        pause_s: float = 0.05,
+        most_waiting: int = 10_000,
+    ) -> None:
+        self._write = write
+        self._clock = clock
+        self._pause_s = pause_s
+        self._most_waiting = most_waiting
+        self._waiting: deque[tuple[float, RequestLogged]] = deque()
+        self._lost = 0
+        self._some = Flag()
+        self._closing = Flag()
+        self._thread = Thread(target=self._write_on, name="access-log", daemon=True)
+        self._thread.start()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event; those of other kinds are passed over."""
+        if not isinstance(event, RequestLogged):
+            return
+        if len(self._waiting) >= self._most_waiting:
+            self._lost += 1
+            return
+        self._waiting.append((self._clock(), event))
+        if not self._some.is_set():
+            self._some.set()
+
+    def close(self) -> None:
+        """Write what is left and end the thread."""
+        self._closing.set()
+        self._some.set()
+        self._thread.join()
+
+    def _write_on(self) -> None:
+        while not self._closing.is_set():
+            self._some.wait()
+            self._some.clear()
+            self._write_waiting()
+            self._closing.wait(self._pause_s)
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        lines = [access_line(*self._waiting.popleft()) for _ in range(len(self._waiting))]
+        lost, self._lost = self._lost, 0
+        if lost:
+            lines.append(f"{_stamp(self._clock())} {lost} requests are not logged: the log is written too slowly\n")
+        if lines:
+            with suppress(OSError, ValueError):  # a log that cannot be written is no reason to stop serving
+                self._write("".join(lines))
+
+
+def access_line(at_s: float, event: RequestLogged) -> str:
+    r"""`2026-01-31T12:00:00.000Z 127.0.0.1:40000 "POST /v1/models/iris:predict" 200 45 17 0.000312 id` and a newline:
+    bytes in, bytes out, seconds. Control characters and quotes are escaped and long paths are cut."""
+    path = event.path if len(event.path) <= _LONGEST_PATH else event.path[:_LONGEST_PATH] + "..."
+    said = f"{event.method} {path}".replace("\\", "\\\\").replace('"', '\\"').translate(_CONTROLS)
+    name = event.id.translate(_CONTROLS)
+    return (
+        f'{_stamp(at_s)} {event.peer} "{said}" {event.status} '
+        f"{event.request_bytes} {event.response_bytes} {event.duration_s:.6f} {name}\n"
+    )
+
+
+def _stamp(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
