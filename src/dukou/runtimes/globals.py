@@ -94,6 +94,13 @@ def _reconstruct(subtype: type, shape: tuple[int, ...], kind: bytes) -> NDArray[
     return np.empty((0,), dtype=np.int8)
 
 
+def _masked(subtype: type, base: type, shape: tuple[int, ...], kind: bytes) -> NDArray[Any]:
+    """The empty masked array that `__setstate__` fills; a parameter search keeps what it tried in such."""
+    if subtype is not np.ma.MaskedArray or base is not np.ndarray:
+        raise RefusedError(f"a masked array of the type {getattr(subtype, '__name__', subtype)}")
+    return np.ma.empty((0,), dtype=np.int8)
+
+
 def _frombuffer(
     buffer: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: str, axes: Any = None
 ) -> NDArray[Any]:
@@ -108,6 +115,7 @@ _OURS: Mapping[tuple[str, str], Callable[..., Any]] = {
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
+    ("numpy.ma.core", "_mareconstruct"): _masked,
     ("collections", "OrderedDict"): collections.OrderedDict,
 }
 
@@ -144,6 +152,7 @@ _VALUES: Mapping[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "memmap"): np.ndarray,
     ("numpy", "bool"): np.bool_,
+    **{(home, "MaskedArray"): np.ma.MaskedArray for home in ("numpy.ma", "numpy.ma.core")},
     **{("numpy", name): getattr(np, name) for name in _NUMBERS},
     **{("builtins", kind.__name__): kind for kind in (bool, int, float, str, object)},
 }

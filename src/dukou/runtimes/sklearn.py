@@ -144,7 +144,7 @@ class SklearnModel:
         try:
             X = _assemble(inputs, wanted.inputs, self._frame)
             return {
-                spec.name: _as_array(getattr(self._estimator, METHODS[spec.name])(X)).astype(spec.dtype, copy=False)
+                spec.name: _cast(getattr(self._estimator, METHODS[spec.name])(X), spec)
                 for spec in wanted.outputs
                 if spec.name in outputs
             }
@@ -190,15 +190,16 @@ def _wanted(estimator: Any) -> tuple[str, ...]:
 
 def _output(name: str, answer: Any) -> TensorSpec:
     """The spec of an output, from the answer to two rows."""
-    array = _as_array(answer)
+    array = _dense(answer)
     if array.ndim == 0 or len(array) != 2:
         raise ValueError(f"{METHODS[name]} gave the shape {list(array.shape)} for 2 rows")
-    if array.dtype.kind == "O":
+    kind = np.array(array.tolist()).dtype.kind  # objects may all be numbers
+    if kind in "OUS":
         datatype = "BYTES"
-    elif name == "label" and array.dtype.kind in "iu":
+    elif name == "label" and kind in "iu":
         datatype = "INT64"
     else:
-        datatype = "BOOL" if array.dtype.kind == "b" else "FP64"
+        datatype = "BOOL" if kind == "b" else "FP64"
     return TensorSpec(name, datatype, (-1, *array.shape[1:]))
 
 
@@ -236,10 +237,19 @@ def _texts(array: NDArray[Any]) -> NDArray[Any]:
     return texts
 
 
-def _as_array(answer: Any) -> NDArray[Any]:
-    """An answer as a dense array, strings as objects."""
+def _dense(answer: Any) -> NDArray[Any]:
     array: NDArray[Any] = np.asarray(answer.toarray() if hasattr(answer, "toarray") else answer)
-    return array.astype(object) if array.dtype.kind in "US" else array
+    return array
+
+
+def _cast(answer: Any, spec: TensorSpec) -> NDArray[Any]:
+    """An answer as the dense array that its spec says; a BYTES tensor holds `str`, also of the numbers in it."""
+    array = _dense(answer)
+    if spec.datatype != "BYTES":
+        return array.astype(spec.dtype, copy=False)
+    texts = np.empty(array.shape, dtype=object)
+    texts.reshape(-1)[:] = [str(item) for item in array.flat]
+    return texts
 
 
 def _load_skops(path: Path, trust: bool) -> Any:
