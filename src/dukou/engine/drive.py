@@ -59,6 +59,7 @@ class Slot(Generic[T]):
         self._answered = True
         self._value = value
         self._error = error
+        del error  # this frame outlives the call in the error's traceback: a cycle as well
         if self._waiter is not None:
             self._waiter.wake()
         return True
@@ -206,6 +207,11 @@ class Driver:
     def live(self) -> int:
         """How many coroutines have been started and have not ended."""
         return len(self._runs)
+
+    @property
+    def watching(self) -> bool:
+        """Whether there is a timer for deadlines."""
+        return self._timer is not None
 
     def start(
         self,

@@ -122,7 +122,7 @@ def iris_like(name: str = "iris", version: int = 1, state: State = State.AVAILAB
 def table(*versions: Served, labels: Mapping[str, Mapping[str, int]] | None = None, generation: int = 1) -> Table:
     """A Table of `versions`, each model's highest first."""
     models: dict[str, dict[int, Served]] = {}
-    for one in sorted(versions, key=lambda one: -one.id.version):
+    for one in sorted(versions, key=lambda one: (one.id.name, -one.id.version)):
         models.setdefault(one.id.name, {})[one.id.version] = one
     return Table(generation, models, labels or {})
 
