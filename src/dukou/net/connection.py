@@ -14,7 +14,7 @@ from dukou.core.clock import Clock
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer, RequestLogged
 from dukou.net.exchange import Answer, Exchange, Responder, error_body
-from dukou.net.http1 import CONTINUE, Head, HttpError, Phase, RequestReader, ResponseWriter
+from dukou.net.http1 import BETWEEN, BODY, CONTINUE, HEAD, Head, HttpError, RequestReader, ResponseWriter
 
 SLICE_BYTES = 65_536
 LINGER_S = 2.0
@@ -52,8 +52,8 @@ class Connections:
         self._wall = wall
         self._open: set[Connection] = set()
         self._on_empty: Callable[[], None] | None = None
-        prefix = secrets.token_hex(4)
-        self.new_id = map(f"{prefix}-{{:x}}".format, itertools.count(1)).__next__
+        self._id_prefix = secrets.token_hex(4)
+        self._count = itertools.count(1)
         self.writer.set_date(wall())
 
     def __call__(self) -> "Connection":
@@ -62,6 +62,10 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def new_id(self) -> str:
+        """An id for a request that brought none, unlike those of other processes."""
+        return f"{self._id_prefix}-{next(self._count)}"
 
     def opened(self, connection: "Connection") -> bool:
         """Count a connection in; False when there is no room for it."""
@@ -214,7 +218,7 @@ class Connection(asyncio.Protocol):
             _log.exception("reading a request failed")
             self._refuse(HttpError(500, DukouError(Reason.INTERNAL).what()))
         else:
-            if reader.phase is Phase.HEAD and reader.heads_begun != self._heads_begun:
+            if reader.phase is HEAD and reader.heads_begun != self._heads_begun:
                 self._heads_begun = reader.heads_begun
                 self._head_s = self._read_s
 
@@ -301,7 +305,7 @@ class Connection(asyncio.Protocol):
         """Whether the answer being written is the last one for other reasons than the request's own."""
         if self._running or self._waiting:
             return False
-        return self._ended or (self._shared.draining and self._reader.phase is Phase.BETWEEN)
+        return self._ended or (self._shared.draining and self._reader.phase is BETWEEN)
 
     def _render(self, exchange: Exchange, answer: Answer, close: bool) -> bytes:
         head = exchange.head
@@ -383,10 +387,10 @@ class Connection(asyncio.Protocol):
         elif self._running or self._waiting or self._read_paused:
             # The client waits for us.
             self._read_s = self._head_s = now
-        elif self._reader.phase is Phase.HEAD:
+        elif self._reader.phase is HEAD:
             if now - self._head_s > limits.header_timeout_s:
                 self._time_out("the request's head did not arrive in time")
-        elif self._reader.phase is Phase.BODY:
+        elif self._reader.phase is BODY:
             if now - self._read_s > limits.body_timeout_s:
                 self._time_out("the request's body stood still")
         elif now - self._read_s > limits.idle_timeout_s:
@@ -398,7 +402,7 @@ class Connection(asyncio.Protocol):
 
     def close_when_idle(self) -> None:
         """Close now if no request is under way; `Connections.draining` closes it later otherwise."""
-        idle = not self._running and not self._waiting and self._reader.phase is Phase.BETWEEN
+        idle = not self._running and not self._waiting and self._reader.phase is BETWEEN
         if idle and not self._refused and self._transport is not None:
             self._transport.close()
 

@@ -64,6 +64,10 @@ class Phase(enum.Enum):
     BODY = 2
 
 
+# Globals, because looking a member up in its class costs 0.2 µs in Python 3.11, several times a request.
+BETWEEN, HEAD, BODY = Phase
+
+
 class RequestReader:
     """Bytes in, requests out, within the limits of HttpConfig.
 
@@ -72,7 +76,7 @@ class RequestReader:
     """
 
     def __init__(self, limits: HttpConfig, receiver: Receiver, known: dict[bytes, Head]) -> None:
-        self.phase = Phase.BETWEEN
+        self.phase = BETWEEN
         self.heads_begun = 0
         self._limits = limits
         self._receiver = receiver
@@ -92,7 +96,7 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         """Read on. Raises HttpError, after which this reader must not be fed again."""
         before = self.phase
-        if before is Phase.BETWEEN:
+        if before is BETWEEN:
             end = data.find(b"\r\n\r\n") + 4
             self._raw_head = data[:end] if end >= 4 else b""
             head = self._known.get(self._raw_head)
@@ -111,7 +115,7 @@ class RequestReader:
             if data.startswith(_HTTP2_PREFACE):
                 raise HttpError(505, "HTTP/2 is not spoken here") from None
             raise HttpError(400, f"this is not HTTP/1.1: {error}") from None
-        if self._fields is fields and self.phase is before and before is not Phase.BETWEEN:
+        if self._fields is fields and self.phase is before and before is not BETWEEN:
             self._fed_bytes += len(data)
             self._check_overhead()
 
@@ -122,7 +126,7 @@ class RequestReader:
     def _check_overhead(self) -> None:
         """Bound what is neither head nor body nor kept by a callback: half a header, trailers, chunk extensions."""
         most = self._limits.max_header_bytes
-        if self.phase is Phase.BODY:
+        if self.phase is BODY:
             # The framing of one-byte chunks is five bytes each, and clients may frame like that.
             most += 8 * self._body_bytes
             if self._fed_bytes - self._body_bytes > most:
@@ -140,14 +144,14 @@ class RequestReader:
         fields = [field for field in self._fields if field[0].lower() != b"upgrade"]
         lines = [b"%b %b HTTP/1.1" % (method, self._target), *(b"%b: %b" % field for field in fields)]
         self._parser = httptools.HttpRequestParser(self)
-        self.phase = Phase.BETWEEN
+        self.phase = BETWEEN
         self.feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     # What llhttp calls.
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
-        self.phase = Phase.HEAD
+        self.phase = HEAD
         self.heads_begun += 1
         self._target = b""
         self._fields = []
@@ -160,7 +164,7 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header field, or one trailer field, which nothing here needs."""
-        if self.phase is Phase.HEAD:
+        if self.phase is HEAD:
             self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -177,7 +181,7 @@ class RequestReader:
             if len(self._known) >= KNOWN_HEADS:
                 self._known.clear()
             self._known[raw] = head
-        self.phase = Phase.BODY
+        self.phase = BODY
         self._fed_bytes = 0
         if head.expects_continue:
             self._receiver.on_expect()
@@ -197,7 +201,7 @@ class RequestReader:
         """The request is complete."""
         if self._upgrading:
             return
-        self.phase = Phase.BETWEEN
+        self.phase = BETWEEN
         parts = self._parts
         if self._joined:
             body = b"".join((self._joined, *parts))
