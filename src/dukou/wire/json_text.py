@@ -49,8 +49,8 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
 def read(body: bytes, trailing: bool = False) -> Any:
     """Any JSON value; in bodies above `SMALL`, rectangular lists of more than `FEW` numbers are arrays.
 
-    The arrays are int64, uint64 (both only where every number is an integer) or float64. NaN, Infinity and -Infinity are numbers. `trailing` ignores what follows the first complete value. Raises DukouError
-    MALFORMED_JSON and TOO_DEEP.
+    The arrays are int64, uint64 (both only where every number is an integer) or float64. NaN, Infinity and -Infinity
+    are numbers. `trailing` ignores what follows the first complete value. Raises DukouError MALFORMED_JSON, TOO_DEEP.
     """
     try:
         value = _Large(body).value if len(body) > SMALL else _any.decode(body)

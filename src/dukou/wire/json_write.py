@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _null = re.compile(b"null")
 
-SIX_DIGITS_ONE_BY_ONE = 48
+SIX_DIGITS_ONE_BY_ONE = 16
 """Up to this many floats are formatted singly; more are rounded together (`bench/json_encode.py`)."""
 
 
