@@ -7,7 +7,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # type checkers take it as true; importing `typing` for it would cost more than all the rest
 if TYPE_CHECKING:
-    from dukou.app import load
+    from dukou.app.embed import load
     from dukou.client.http import AsyncClient, Client
     from dukou.core.errors import DukouError
 
@@ -19,7 +19,7 @@ _HOMES = {
     "AsyncClient": "dukou.client.http",
     "Client": "dukou.client.http",
     "DukouError": "dukou.core.errors",
-    "load": "dukou.app",
+    "load": "dukou.app.embed",
 }
 
 

@@ -7,11 +7,11 @@ def main() -> None:
     """Run the command line, or a process that dukou started for itself; exits with its code."""
     argv = sys.argv[1:]
     if argv[:1] == ["_worker"]:
-        from dukou.app import worker
+        from dukou.app.worker import worker
 
         sys.exit(worker(argv[1:]))
     if argv[:1] == ["_pack"]:
-        from dukou.app import pack_file
+        from dukou.app.passing import pack_file
 
         sys.exit(pack_file(argv[1:]))
     from dukou.cli.main import run

@@ -70,7 +70,7 @@ def _by_server(url: str, rows: Sequence[str], model: str, version: int | None, t
 
 
 def _in_process(path: str, rows: Sequence[str], trust_pickle: bool) -> Mapping[str, Any]:
-    from dukou.app import load
+    from dukou.app.embed import load
 
     with load(path, trust_pickle=trust_pickle) as model:
         return model.infer(_read(rows, model.signature))
@@ -83,7 +83,7 @@ def split_url(url: str) -> tuple[str, str, int | None]:
     from urllib.parse import unquote
 
     match = re.match(
-        r"(?P<base>https?://[^/?#]*(?:/[^?#]*?)??)"
+        r"(?P<base>https?://[^/?#]+(?:/[^?#]*?)??)"
         r"(?:/v[12]/models/(?P<model>[^/?#:]+)(?:/versions/(?P<version>\d{1,18}))?(?:/infer|/ready|:predict)?)?/?$",
         url,
     )

@@ -29,8 +29,8 @@ def serve(
     config = flags.load(paths).config
     if not config.models.paths:
         raise CommandError("there is nothing to serve: give a path, as in `dukou serve model.joblib`")
-    from dukou.app import Ready
-    from dukou.app import serve as run_server
+    from dukou.app.ready import Ready
+    from dukou.app.server import serve as run_server
 
     progress = Progress()
 

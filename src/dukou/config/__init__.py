@@ -4,7 +4,7 @@ environment.
 A part of dukou is given its own section (`EngineConfig`), never the whole tree.
 """
 
-from dukou.config.load import Given, Settings, debugging, load
+from dukou.config.load import Given, Settings, debugging, load, user_cache_dir
 from dukou.config.tree import Config, EngineConfig, HttpConfig, ModelsConfig, ServerConfig, TelemetryConfig
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "TelemetryConfig",
     "debugging",
     "load",
+    "user_cache_dir",
 ]

@@ -83,6 +83,11 @@ def debugging() -> bool:
     return bool(os.environ.get(DEBUG))
 
 
+def user_cache_dir() -> Path:
+    """Where this user's caches belong: XDG_CACHE_HOME, else ~/.cache, of which dukou takes a folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dukou"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the name nearest to `word`, or nothing."""
     from difflib import get_close_matches

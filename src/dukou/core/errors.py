@@ -87,6 +87,8 @@ class Reason(Enum):
     NOT_WRITABLE = (Code.PERMISSION_DENIED, "{path}: it cannot be written here ({detail}); nothing was kept")
     RUNTIME_NOT_FOUND = (Code.FAILED_PRECONDITION, "there is no runtime {runtime!r}; installed are: {served}")
     RUNTIME_UNAVAILABLE = (Code.FAILED_PRECONDITION, "the runtime {runtime!r} cannot be imported: {detail}")
+    NOT_PACKED = (Code.FAILED_PRECONDITION, "{detail}")
+    NOT_SERVING = (Code.UNAVAILABLE, "{detail}")
     CONFIG_INVALID = (Code.INVALID_ARGUMENT, "the settings are not valid: {detail}")
 
     @property

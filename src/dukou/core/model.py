@@ -125,8 +125,11 @@ class LoadedModel(Protocol):
 class Runtime(Protocol):
     """Turns an artifact into a LoadedModel; one class for each kind of artifact."""
 
-    def load(self, folder: Path, manifest: ModelManifest) -> LoadedModel:
-        """Open `folder / manifest.serving`, whose digest has been verified. Raises DukouError."""
+    def load(self, folder: Path, manifest: ModelManifest, *, trust: bool = False) -> LoadedModel:
+        """Open `folder / manifest.serving`, whose digest has been verified.
+
+        `trust`: the operator has said that this file may run code while it is opened. Raises DukouError.
+        """
 
 
 class Repository(Protocol):

@@ -43,7 +43,7 @@ class OnnxRuntime:
     Option `threads`: how many threads one inference may use (default 1, because requests are what runs in parallel).
     """
 
-    def load(self, folder: Path, manifest: ModelManifest) -> "OnnxModel":
+    def load(self, folder: Path, manifest: ModelManifest, *, trust: bool = False) -> "OnnxModel":
         """Open the graph. Raises DukouError ARTIFACT_UNREADABLE, CONFIG_INVALID, or MANIFEST_INVALID when the graph
         lacks a tensor that the manifest's signatures name."""
         path = folder / manifest.serving

@@ -111,9 +111,9 @@ class SklearnRuntime:
     def __init__(self, *, trust_pickle: bool = False) -> None:
         self._trust = trust_pickle
 
-    def load(self, folder: Path, manifest: ModelManifest) -> "SklearnModel":
+    def load(self, folder: Path, manifest: ModelManifest, *, trust: bool = False) -> "SklearnModel":
         """Open the estimator. Raises DukouError as `open_estimator`."""
-        return SklearnModel(open_estimator(folder / manifest.serving, trust=self._trust), manifest.signatures)
+        return SklearnModel(open_estimator(folder / manifest.serving, trust=trust or self._trust), manifest.signatures)
 
 
 class SklearnModel:

@@ -1,0 +1,104 @@
+"""`dukou.load`: the engine inside a program, with no server."""
+
+import asyncio
+import os
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from numpy.typing import NDArray
+
+from dukou.app.host import open_version
+from dukou.app.plan import make_plan
+from dukou.client.inputs import typed
+from dukou.config import EngineConfig, ModelsConfig
+from dukou.core.clock import monotonic
+from dukou.core.errors import DukouError, Reason
+from dukou.core.link import Assignment
+from dukou.core.message import Context, InferenceRequest
+from dukou.core.model import ModelVersion, Signature
+from dukou.engine.router import Engine
+
+T = TypeVar("T")
+
+
+def load(path: str | Path, *, name: str = "", trust_pickle: bool = False) -> "InProcess":
+    """A model for this process: a model file (packed in passing), a version folder, or a model's folder (its highest
+    version). Raises DukouError."""
+    config = ModelsConfig(paths=(str(path),), name=name, trust_pickle=trust_pickle)
+    assignments = make_plan(config, lambda _: None).assignments
+    if len({assignment.id.name for assignment in assignments}) > 1:
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"{path} holds several models; give the folder of one of them")
+    return InProcess(assignments[0], trust_pickle=trust_pickle)
+
+
+class InProcess:
+    """A loaded version: the same stages as a server's, on a loop in a thread of its own.
+
+    Safe to call from several threads, whose calls then share batches, and from within a running event loop (a
+    notebook). A context manager.
+    """
+
+    def __init__(self, assignment: Assignment, *, trust_pickle: bool = False) -> None:
+        manifest, model, self.warnings = open_version(Path(assignment.folder), assignment.id, trust_pickle)
+        self.version: ModelVersion = assignment.id
+        self.signature: Signature = manifest.signature("")
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="dukou-in-process", daemon=True)
+        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="dukou")
+        engine = Engine(EngineConfig(), self._loop, monotonic, (), self._pool)
+        self._stage = engine.stage_for(manifest, model, assignment.options)
+        self._thread.start()
+        self._run(self._stage.warm())
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The first output for `X`: an array or nested lists [rows, ...], a frame, or a dict of arrays by input name.
+
+        Raises DukouError.
+        """
+        first = self.signature.outputs[0].name
+        return self.infer(X, (first,))[first]
+
+    def infer(self, X: Any, outputs: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+        """The outputs asked for (all of them if none are named), by name. Raises DukouError."""
+        known = self.signature.output_names()
+        for name in outputs:
+            if name not in known:
+                raise DukouError(Reason.OUTPUT_UNEXPECTED, model=self.version.name, got=name, wanted=", ".join(known))
+        try:
+            inputs = typed(X, self.signature.inputs)
+        except DukouError as error:
+            raise error.within(model=self.version.name, version=self.version.version) from None
+        rows = next(iter(inputs.values())).shape[0] if self.signature.batched else 1
+        request = InferenceRequest(
+            self.version,
+            self.signature,
+            inputs,
+            tuple(outputs) or known,
+            rows,
+            Context(arrived_s=monotonic()),
+        )
+        return dict(self._run(self._stage.infer(request)).outputs)
+
+    def close(self) -> None:
+        """Let go of the model; it cannot be called any more."""
+        if not self._loop.is_running():
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._pool.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()

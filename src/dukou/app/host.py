@@ -1,0 +1,148 @@
+"""The data plane of one process, put together: engine, runtimes, HTTP, counters."""
+
+import asyncio
+import gc
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from socket import socket
+
+import msgspec
+
+from dukou.config import Config
+from dukou.core.clock import monotonic
+from dukou.core.errors import DukouError, Reason
+from dukou.core.event import Observer
+from dukou.core.link import Assignment, LoadReport
+from dukou.core.message import Served, Table
+from dukou.core.model import Evidence, LoadedModel, ModelManifest, ModelVersion, State
+from dukou.engine.router import Engine
+from dukou.net.listener import HttpServer
+from dukou.net.sockets import tls_context
+from dukou.repository.integrity import files_to_serve, verify
+from dukou.repository.manifest import read_manifest
+from dukou.runtimes.registry import runtime
+from dukou.telemetry.counters import Counters
+
+_log = logging.getLogger("dukou")
+
+
+class Host:
+    """A DataPlaneHost (`dukou.control.worker`): loads versions, swaps tables, serves sockets, drains.
+
+    `state` is the folder of the counters that all workers share, `slot` this process's place among them.
+    """
+
+    def __init__(self, config: Config, state: Path, slot: int, observers: Sequence[Observer] = ()) -> None:
+        self._config = config
+        self._state = state
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(config.engine.threads or os.cpu_count() or 1, thread_name_prefix="dukou")
+        self._counters = Counters(state, slot)
+        watching: tuple[Observer, ...] = (self._counters, *observers)
+        self.engine = Engine(config.engine, self._loop, monotonic, watching, self._pool)
+        self.server = HttpServer(
+            self.engine,
+            config.http,
+            config.engine,
+            metrics=self._metrics,
+            pool=self._pool,
+            observers=watching,
+            access_log=config.telemetry.access_log,
+        )
+        self._assigned: dict[ModelVersion, Assignment] = {}
+
+    async def apply(self, assignments: Sequence[Assignment]) -> Sequence[LoadReport]:
+        """Load what is new, then put the whole table in force; one report for each assignment."""
+        self._counters.assign({assignment.id: assignment.block for assignment in assignments})
+        table = self.engine.table
+        reports = []
+        models: dict[str, dict[int, Served]] = {}
+        for assignment in sorted(assignments, key=lambda one: one.id.version, reverse=True):
+            version = assignment.id
+            served = table.models.get(version.name, {}).get(version.version)
+            if served is None or self._assigned.get(version) != assignment:
+                served, report = await self._load(assignment)
+            else:
+                report = LoadReport(version, served.state, str(served.error or ""))
+            models.setdefault(version.name, {})[version.version] = served
+            reports.append(report)
+        self._assigned = {assignment.id: assignment for assignment in assignments}
+        self.engine.swap(Table(table.generation + 1, dict(sorted(models.items()))))
+        # What has been loaded stays; the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        return reports
+
+    async def serve(self, sockets: Sequence[socket]) -> None:
+        """Accept connections; returns once it does."""
+        server = self._config.server
+        tls = tls_context(server.tls_certificate, server.tls_key) if server.tls_certificate else None
+        await self.server.serve(sockets, tls)
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept no more, answer what was taken; after `grace_s` seconds the rest is answered DRAINING."""
+        try:
+            async with asyncio.timeout(grace_s):
+                await self.server.drain()
+        except TimeoutError:
+            await self.engine.drain(0.0)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.server.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _load(self, assignment: Assignment) -> tuple[Served, LoadReport]:
+        begun_s = monotonic()
+        version = assignment.id
+        manifest = _unreadable(version)
+        try:
+            manifest, model, warnings = await self._loop.run_in_executor(
+                self._pool, open_version, Path(assignment.folder), version, self._config.models.trust_pickle
+            )
+            stage = self.engine.stage_for(manifest, model, assignment.options)
+            await stage.warm()
+        except Exception as error:
+            known = error if isinstance(error, DukouError) else DukouError(Reason.INTERNAL)
+            known = known.within(model=version.name, version=version.version)
+            _log.error("%s", known, exc_info=None if isinstance(error, DukouError) else error)
+            served = Served(version, manifest, State.END, None, known)
+            return served, LoadReport(version, State.END, str(known), (), monotonic() - begun_s)
+        report = LoadReport(version, State.AVAILABLE, "", warnings, monotonic() - begun_s)
+        return Served(version, manifest, State.AVAILABLE, stage), report
+
+    def _metrics(self) -> bytes:
+        from dukou.telemetry.metrics import render
+
+        blocks = {assignment.block: version for version, assignment in self._assigned.items()}
+        table = self.engine.table
+        manifests = [served.manifest for versions in table.models.values() for served in versions.values()]
+        return render(self._state, blocks, manifests)
+
+
+def open_version(
+    folder: Path, version: ModelVersion, trust_pickle: bool = False
+) -> tuple[ModelManifest, LoadedModel, tuple[str, ...]]:
+    """A packed version in memory: its manifest (called `version` here), its model, and warnings about libraries.
+
+    Opens only the files that serve, after checking their digests. Raises DukouError.
+    """
+    manifest = msgspec.structs.replace(read_manifest(folder), id=version)
+    verify(folder, manifest, files_to_serve(manifest))
+    model = runtime(manifest.runtime).load(folder, manifest, trust=trust_pickle)
+    warnings: tuple[str, ...] = ()
+    if manifest.runtime == "sklearn":
+        from dukou.packing.environment import library_versions
+        from dukou.runtimes.sklearn import differences
+
+        warnings = differences(manifest, library_versions())
+    return manifest, model, warnings
+
+
+def _unreadable(version: ModelVersion) -> ModelManifest:
+    """What stands in the table for a version whose manifest could not be read."""
+    return ModelManifest(0, version, "", "", {}, {}, Evidence("", ""))

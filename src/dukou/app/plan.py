@@ -1,0 +1,104 @@
+"""From the paths that a user gives to the version folders that are served."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dukou.app.passing import packed_in_passing
+from dukou.config import ModelsConfig
+from dukou.core.errors import DukouError, Reason
+from dukou.core.link import Assignment
+from dukou.core.version import ModelVersion
+from dukou.lifecycle.policy import Policy, missing, parse, wanted
+from dukou.repository.local import LocalRepository, Scan, classify, scan_model
+from dukou.repository.manifest import read_manifest
+
+FIRST_VERSION = 1
+"""The version of a bare model file."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What the workers are told to serve, and what the user should know about it."""
+
+    assignments: tuple[Assignment, ...]
+    warnings: tuple[str, ...]
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """A version and its folder, or why it is not one that can be served: its loading will tell."""
+
+    id: ModelVersion
+    folder: Path
+
+
+def make_plan(config: ModelsConfig, report: Callable[[str], None]) -> Plan:
+    """Find every version that `config` asks for; bare model files are packed in passing, in a child process.
+
+    Raises DukouError: a path that is nothing, a file that cannot be packed, two versions of one name and number.
+    """
+    policy = parse(config.version_policy)
+    warnings: list[str] = []
+    chosen: dict[ModelVersion, Path] = {}
+    for text in config.paths:
+        for found in _resolve(Path(text), config, policy, warnings, report):
+            if found.id in chosen:
+                raise DukouError(
+                    Reason.CONFIG_INVALID,
+                    detail=f"{chosen[found.id]} and {found.folder} would both be version {found.id.version} of "
+                    f"{found.id.name!r}; give one of them another name or version",
+                )
+            chosen[found.id] = found.folder
+    if not chosen:
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"no version of any model fits the policy {policy}")
+    _check_options(config.options, {version.name for version in chosen})
+    return Plan(
+        tuple(
+            Assignment(version, str(folder.absolute()), block, dict(config.options.get(version.name, {})))
+            for block, (version, folder) in enumerate(chosen.items(), start=1)
+        ),
+        tuple(warnings),
+    )
+
+
+def _resolve(
+    path: Path, config: ModelsConfig, policy: Policy, warnings: list[str], report: Callable[[str], None]
+) -> Iterator[Chosen]:
+    kind = classify(path)
+    if config.name and (kind == "repository" or len(config.paths) > 1):
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"--name {config.name} is for one model, here are several")
+    match kind:
+        case "file":
+            name = config.name or path.name.split(".")[0]
+            yield Chosen(ModelVersion(name, FIRST_VERSION), packed_in_passing(path, name, config, report))
+        case "version":
+            manifest = read_manifest(path)
+            yield Chosen(ModelVersion(config.name or manifest.id.name, manifest.id.version), path)
+        case "model":
+            name = config.name or path.absolute().name
+            yield from _select(scan_model(path, name), name, policy, warnings)
+        case "repository":
+            repository = LocalRepository(path)
+            for name in repository.models():
+                yield from _select(repository.scan(name), name, policy, warnings)
+
+
+def _select(scan: Scan, name: str, policy: Policy, warnings: list[str]) -> Iterator[Chosen]:
+    """What the policy wants of the readable versions, and the broken ones it would have wanted, so that they show."""
+    warnings += scan.warnings
+    numbers = {*wanted(policy, scan.manifests), *(set(wanted(policy, scan.folders)) & set(scan.broken))}
+    absent = missing(policy, scan.folders)
+    if absent:
+        warnings.append(f"model {name!r} has no version {', '.join(map(str, absent))}")
+    for number in sorted(numbers, reverse=True):
+        yield Chosen(ModelVersion(name, number), scan.folders[number])
+
+
+def _check_options(options: Mapping[str, Any], names: Sequence[str] | set[str]) -> None:
+    for name in options:
+        if name not in names:
+            served = ", ".join(sorted(names))
+            raise DukouError(
+                Reason.CONFIG_INVALID, detail=f"models.options.{name}: no such model is served; served are: {served}"
+            )

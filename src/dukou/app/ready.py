@@ -1,0 +1,13 @@
+"""What is said once requests are answered."""
+
+import msgspec
+
+from dukou.core.version import ModelVersion
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Where the server answers, which versions can be called, and what people should know beside that."""
+
+    urls: tuple[str, ...]
+    models: tuple[ModelVersion, ...]
+    warnings: tuple[str, ...] = ()

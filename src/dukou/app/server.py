@@ -1,0 +1,114 @@
+"""`dukou serve`: the supervisor's process."""
+
+import asyncio
+import fcntl
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from dukou.app.ready import Ready
+from dukou.config import Config
+from dukou.control.process import WorkerSlot
+from dukou.control.supervisor import Ending, Supervisor
+from dukou.core.errors import DukouError, Reason
+from dukou.core.link import Applied
+from dukou.core.version import State
+from dukou.net.sockets import describe, open_slots, tls_context
+
+SETTINGS = "settings.json"
+LOCK = "lock"
+_log = logging.getLogger("dukou")
+
+
+def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Ready], None]) -> int:
+    """Serve until stopped; returns the exit code.
+
+    Raises DukouError for what is wrong before anything is served: an address, a path, a file.
+    """
+    if config.server.tls_certificate:
+        tls_context(config.server.tls_certificate, config.server.tls_key)
+    for path in config.models.paths:
+        if not Path(path).exists():
+            from dukou.repository.local import classify
+
+            classify(Path(path))  # raises with what might have been meant
+    with _state_folder(config.telemetry.state_dir) as state:
+        (state / SETTINGS).write_bytes(msgspec.json.encode(config))
+        ending = asyncio.run(_supervise(config, state, report, on_ready))
+    if ending.message:
+        raise DukouError(Reason.NOT_SERVING, detail=ending.message)
+    return ending.exit_code
+
+
+async def _supervise(
+    config: Config, state: Path, report: Callable[[str], None], on_ready: Callable[[Ready], None]
+) -> Ending:
+    slots = open_slots(config.server.listen, config.server.workers, config.server.backlog)
+    scheme = "https" if config.server.tls_certificate else "http"
+    urls = tuple(_url(scheme, describe(each)) for each in slots[0])
+    warnings: list[str] = []
+
+    def command(slot: WorkerSlot) -> list[str]:
+        descriptors = [str(number) for number in (slot.link_fd, *slot.listen_fds)]
+        return [sys.executable, "-m", "dukou", "_worker", str(state), str(slot.index), *descriptors]
+
+    def ready(applied: Applied) -> None:
+        for item in applied.reports:
+            warnings.extend(item.warnings)
+            if item.error:
+                warnings.append(item.error)
+        served = tuple(item.id for item in applied.reports if item.state is State.AVAILABLE)
+        on_ready(Ready(urls, served, tuple(dict.fromkeys(warnings))))
+
+    supervisor = Supervisor(config.server, slots, command, ready)
+    running = asyncio.create_task(supervisor.run())
+    try:
+        # The workers import what they need while the plan is made.
+        from dukou.app.plan import make_plan
+
+        planning = asyncio.create_task(asyncio.to_thread(make_plan, config.models, report))
+        await asyncio.wait((planning, running), return_when=asyncio.FIRST_COMPLETED)
+        if planning.done():
+            plan = planning.result()
+            warnings.extend(plan.warnings)
+            supervisor.apply(plan.assignments)
+    except BaseException:
+        supervisor.stop()
+        await running
+        raise
+    return await running
+
+
+def _url(scheme: str, address: str) -> str:
+    return address if address.startswith("unix:") else f"{scheme}://{address}"
+
+
+@contextmanager
+def _state_folder(configured: str) -> Iterator[Path]:
+    """The folder of this server's own files, held by one server at a time; a temporary one is removed at the end.
+
+    Raises DukouError CONFIG_INVALID.
+    """
+    if not configured:
+        folder = Path(tempfile.mkdtemp(prefix="dukou-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    folder = Path(configured)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (folder / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield folder
+    except BlockingIOError:
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"another server uses the state folder {folder}") from None
+    except PermissionError as error:
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"telemetry.state_dir: {error}") from error

@@ -1,0 +1,39 @@
+"""A worker's process: `dukou _worker STATE SLOT LINK_FD LISTEN_FD...`, started by the supervisor."""
+
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from dukou.app.host import Host
+from dukou.app.server import SETTINGS
+from dukou.config import Config
+from dukou.control.worker import run_worker
+from dukou.telemetry.log import AccessLog, configure
+
+
+def worker(argv: Sequence[str]) -> int:
+    """Serve until the supervisor says otherwise; returns the exit code."""
+    state, slot, link_fd, *listen_fds = argv
+    config = msgspec.json.decode((Path(state) / SETTINGS).read_bytes(), type=Config)
+    configure(config.telemetry)
+    link = socket.socket(fileno=int(link_fd))
+    listening = [socket.socket(fileno=int(descriptor)) for descriptor in listen_fds]
+    uvloop.run(_work(config, Path(state), int(slot), link, listening))
+    return 0
+
+
+async def _work(
+    config: Config, state: Path, slot: int, link: socket.socket, listening: Sequence[socket.socket]
+) -> None:
+    log = AccessLog(sys.stderr.write) if config.telemetry.access_log else None
+    host = Host(config, state, slot, (log,) if log else ())
+    try:
+        await run_worker(link, listening, host, config.server.grace_s)
+    finally:
+        host.close()
+        if log:
+            log.close()
