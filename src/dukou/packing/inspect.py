@@ -28,6 +28,7 @@ class VersionInspection(msgspec.Struct, frozen=True, omit_defaults=True):
     serving: str = ""
     original: str = ""
     size_bytes: int = 0
+    digests: Mapping[str, str] = {}
     signatures: Mapping[str, Signature] = {}
     evidence: Evidence | None = None
     environment: Environment = Environment()
@@ -100,6 +101,7 @@ def _version(folder: Path, manifest: ModelManifest) -> VersionInspection:
         serving=manifest.serving,
         original=manifest.original,
         size_bytes=sum(file.stat().st_size for name in manifest.digests if (file := folder / name).is_file()),
+        digests=manifest.digests,
         signatures=manifest.signatures,
         evidence=manifest.evidence,
         environment=manifest.environment,
