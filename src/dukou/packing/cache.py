@@ -72,7 +72,6 @@ def cache_key(source: Path, trust_pickle: bool, allow_version_mismatch: bool) ->
     """The name of `source`'s entry: 64 hex digits. Reads library versions without importing. Raises OSError."""
     parts = [
         sha256(source),
-        source.name,
         platform.python_version(),
         platform.machine(),
         *(f"{library}={version}" for library, version in sorted(library_versions().items())),

@@ -16,6 +16,7 @@ import numpy as np
 
 from dukou.core.model import Signature
 from dukou.core.tensor import TensorSpec
+from dukou.packing.derive import positions
 
 MAX_NODES = 3_000_000
 """Tree nodes beyond which compiling is not tried: the converter needs about 10 µs for each, and memory to match."""
@@ -55,7 +56,7 @@ def compile_estimator(estimator: Any, signature: Signature, *, precision: str = 
         return NotCompiled(f"{name} has {nodes:,} tree nodes, more than the {MAX_NODES:,} that are compiled")
     try:
         with _quiet():
-            graph = _convert(prepare(estimator), signature, precision)
+            graph = _convert(prepare(estimator, signature), signature, precision)
             dressed = _dress(graph, signature)
             model = dressed.SerializeToString()
     except _UnmatchedError as error:
@@ -88,25 +89,31 @@ def _parts(estimator: Any) -> Iterator[Any]:
         yield from np.asarray(found, dtype=object).ravel() if len(found) else ()
 
 
-def prepare(estimator: Any) -> Any:
+def prepare(estimator: Any, signature: Signature) -> Any:
     """The estimator in the form that the converter knows, answering the same; the one given is not changed.
 
     A search is its best estimator. A voting classifier is converted only with `flatten_transform=False`, which changes
-    `transform` but no prediction.
+    `transform` but no prediction. A ColumnTransformer's columns are numbers when the signature has one matrix, and
+    names when it has an input for each column, because the converter looks them up among the inputs.
     """
     if hasattr(estimator, "best_estimator_"):
-        return prepare(estimator.best_estimator_)
+        return prepare(estimator.best_estimator_, signature)
     if type(estimator).__name__ == "FrozenEstimator":
-        return prepare(estimator.estimator)
+        return prepare(estimator.estimator, signature)
+    same = copy.copy(estimator)
     if hasattr(estimator, "steps"):
-        same = copy.copy(estimator)
-        same.steps = [(name, prepare(step)) for name, step in estimator.steps]
-        return same
-    if hasattr(estimator, "flatten_transform"):
-        same = copy.copy(estimator)
+        same.steps = [(name, prepare(step, signature)) for name, step in estimator.steps]
+    elif hasattr(estimator, "flatten_transform"):
         same.flatten_transform = False
-        return same
-    return estimator
+    elif hasattr(estimator, "output_indices_"):
+        names = list(getattr(estimator, "feature_names_in_", ())) if len(signature.inputs) > 1 else []
+        same.transformers_ = [
+            (name, part, [names[place] if names else int(place) for place in positions(estimator, picked)])
+            for name, part, picked in estimator.transformers_
+        ]
+    else:
+        return estimator
+    return same
 
 
 def _convert(estimator: Any, signature: Signature, precision: str) -> Any:

@@ -159,7 +159,7 @@ def _forward(step: Any, known: Known) -> Known | None:
     columns = np.full(values.shape[1], known.columns.all())
     if hasattr(step, "output_indices_"):
         for name, _, picked in step.transformers_:
-            columns[step.output_indices_[name]] = known.columns[_positions(step, picked)].all()
+            columns[step.output_indices_[name]] = known.columns[positions(step, picked)].all()
     elif values.shape[1] == len(known.columns):
         columns = known.columns
     return Known(values, columns, known.sources)
@@ -197,7 +197,7 @@ def _inverse(step: Any, values: NDArray[Any]) -> NDArray[Any] | None:
     return back[np.isfinite(back).all(axis=1)] if len(back) else None
 
 
-def _positions(transformer: Any, picked: Any) -> NDArray[np.intp]:
+def positions(transformer: Any, picked: Any) -> NDArray[np.intp]:
     """Column positions of a ColumnTransformer's entry, which may be names, numbers, a slice or a mask."""
     names = list(getattr(transformer, "feature_names_in_", ()))
     every = np.arange(transformer.n_features_in_)
@@ -224,7 +224,7 @@ def _columns(transformer: Any, rows: int, chance: Chance, base: Known | None) ->
     columns = np.zeros(transformer.n_features_in_, dtype=bool)
     sources: list[str] = []
     for _, entry, picked in transformer.transformers_:
-        where = _positions(transformer, picked)
+        where = positions(transformer, picked)
         if isinstance(entry, str) and entry == "drop":
             columns[where] = True
             continue
@@ -244,7 +244,7 @@ def _columns_backward(transformer: Any, known: Known) -> Known | None:
     values = np.zeros((rows, transformer.n_features_in_), dtype=object)
     columns = np.zeros(transformer.n_features_in_, dtype=bool)
     for name, entry, picked in transformer.transformers_:
-        where = _positions(transformer, picked)
+        where = positions(transformer, picked)
         if not len(where):
             continue
         if isinstance(entry, str) and entry == "drop":

@@ -4,7 +4,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,10 +24,9 @@ from dukou.repository.manifest import FORMAT, MANIFEST, MAX_VERSION, read_manife
 from dukou.runtimes.registry import runtime
 
 COMPILED = "model.onnx"
-"""The compiled form's file. The original keeps its own name below `original/`, so that the two cannot collide."""
+"""The compiled form's file, and an ONNX model's own."""
 
-ORIGINAL = "original"
-
+_SUFFIXES = {".joblib", ".pkl", ".pickle", ".skops"}
 MAX_COMPARED = 20_000
 """Given rows that are compared; more are thinned evenly."""
 
@@ -86,14 +84,13 @@ def pack(
             digests={file.relative_to(folder).as_posix(): sha256(file) for file in _files(folder)},
             evidence=packed.evidence,
             original=packed.original,
-            options=packed.options,
             environment=environment(),
             metrics=metrics,
             lineage=lineage,
         )
         write_manifest(folder, manifest)
         report("checking what was packed")
-        _self_check(folder, packed.probe)
+        _self_check(folder, packed.probe, trust_pickle)
     return final, manifest
 
 
@@ -133,7 +130,6 @@ class _Packed(msgspec.Struct, frozen=True):
     evidence: Evidence
     probe: Tensors | None
     original: str = ""
-    options: Mapping[str, Any] = {}
 
 
 def _pack_onnx(request: _Request) -> _Packed:
@@ -146,7 +142,7 @@ def _pack_onnx(request: _Request) -> _Packed:
         there.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(request.source.parent / companion, there)
     graph = read_graph(kept)
-    model = _load(request.folder, "onnx", COMPILED, graph.signature)
+    model = _load_onnx(request.folder, graph.signature)
     rows = _given(request, graph.signature)
     request.report("asking probe rows alone and in company")
     independent = independence(model, graph.signature, rows)
@@ -161,21 +157,19 @@ def _pack_onnx(request: _Request) -> _Packed:
 
 
 def _pack_sklearn(request: _Request) -> _Packed:
-    from dukou.runtimes.sklearn import open_estimator, signature_of
+    from dukou.runtimes.sklearn import SklearnModel, open_estimator, signature_of
 
     source = request.source
     _check_library(request)
     estimator = open_estimator(source, trust=request.trust_pickle)
     signature = signature_of(estimator)
-    original = f"{ORIGINAL}/{source.name}"
-    (request.folder / ORIGINAL).mkdir()
+    original = "model" + (source.suffix if source.suffix in _SUFFIXES else ".pkl")
     shutil.copyfile(source, request.folder / original)
-    options = {"trust_pickle": True} if request.trust_pickle else {}
-    slow = _load(request.folder, "sklearn", original, signature, options)
+    slow = SklearnModel(estimator, {signature.name: signature})
 
     def open_compiled(compiled: Compiled) -> LoadedModel:
         (request.folder / COMPILED).write_bytes(compiled.model)
-        return _load(request.folder, "onnx", COMPILED, signature)
+        return _load_onnx(request.folder, signature)
 
     form = choose_form(
         estimator,
@@ -194,7 +188,7 @@ def _pack_sklearn(request: _Request) -> _Packed:
     evidence = msgspec.structs.replace(form.evidence, independent_rows=independent.shown, independence=independent.said)
     probe = _first(form.rows)
     if form.model is None:
-        return _Packed("sklearn", original, signature, evidence, probe, original, options)
+        return _Packed("sklearn", original, signature, evidence, probe, original)
     return _Packed("onnx", COMPILED, signature, evidence, probe, original)
 
 
@@ -264,26 +258,30 @@ def _external_data(source: Path) -> list[str]:
     return sorted(named)
 
 
-def _load(folder: Path, kind: str, serving: str, signature: Signature, options: Mapping[str, Any] = {}) -> LoadedModel:
-    """One file of the folder as a LoadedModel, through the same door as serving."""
+def _load_onnx(folder: Path, signature: Signature) -> LoadedModel:
+    """The folder's compiled form as a LoadedModel, before there is a manifest."""
     manifest = ModelManifest(
         format=FORMAT,
         id=ModelVersion("packing", 1),
-        runtime=kind,
-        serving=serving,
+        runtime="onnx",
+        serving=COMPILED,
         signatures={signature.name: signature},
         digests={},
         evidence=Evidence(form="", reason=""),
-        options=options,
     )
-    return runtime(kind).load(folder, manifest)
+    return runtime("onnx").load(folder, manifest)
 
 
-def _self_check(folder: Path, probe: Tensors | None) -> None:
+def _self_check(folder: Path, probe: Tensors | None, trust_pickle: bool) -> None:
     """Load the version as serving does and ask it one row. Raises DukouError."""
     manifest = read_manifest(folder)
     verify(folder, manifest)
-    model = runtime(manifest.runtime).load(folder, manifest)
+    if manifest.runtime == "sklearn" and trust_pickle:
+        from dukou.runtimes.sklearn import SklearnRuntime
+
+        model: LoadedModel = SklearnRuntime(trust_pickle=True).load(folder, manifest)
+    else:
+        model = runtime(manifest.runtime).load(folder, manifest)
     if probe is not None:
         signature = manifest.signature("")
         model.infer(signature.name, probe, signature.output_names(), {})
