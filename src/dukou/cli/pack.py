@@ -49,6 +49,10 @@ def pack(
     trust_pickle: Annotated[
         bool, Parameter(help="Open pickles without the allowlist; only for files you made.", negative="")
     ] = False,
+    allow_version_mismatch: Annotated[
+        bool,
+        Parameter(help="Open a file that another scikit-learn made; it may answer wrongly.", negative=""),
+    ] = False,
 ) -> None:
     """Compile a model, compare the two forms, write both with their digests as one version of a repository."""
     metrics, facts = numbers(metric), pairs("--lineage", lineage)
@@ -67,10 +71,11 @@ def pack(
             metrics=metrics,
             lineage=facts,
             trust_pickle=trust_pickle,
+            allow_version_mismatch=allow_version_mismatch,
             report=report,
         )
     print(f"packed {name} {version} into {folder}")
-    print(f"  {manifest.evidence.form} form serves: {manifest.evidence.reason}")
+    print(f"  {manifest.evidence.reason}")
     print(f"next: dukou serve {folder}   (dukou inspect {folder} says more)")
 
 
