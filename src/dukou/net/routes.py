@@ -85,7 +85,7 @@ _OIP = re.compile(rb"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(infer|ready))
 _TF_CALL = re.compile(
     rb"/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?:(predict|classify|regress)", re.IGNORECASE
 )
-_TF_READ = re.compile(rb"/v1/models(?:/([^/:]+))??(?:/versions/([0-9]+)|/labels/([^/:]+))?(/metadata)?", re.IGNORECASE)
+_TF_READ = re.compile(rb"/v1/models(?:/([^/:]+))?(?:/versions/([0-9]+)|/labels/([^/:]+))?(/metadata)?", re.IGNORECASE)
 
 
 def route(method: bytes, target: bytes) -> Route:
