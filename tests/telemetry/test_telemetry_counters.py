@@ -93,6 +93,15 @@ def test_refusals_are_counted_by_code_and_without_a_version_in_block_0(counters:
     assert blocks[1].requests == 2
 
 
+def test_a_version_that_is_assigned_no_more_is_counted_to_its_end(counters: Counters, tmp_path: Path) -> None:
+    """The last batches of an unloaded version are its own, not nobody's."""
+    counters.assign({WINE: 2})
+
+    counters(batch(IRIS))
+
+    assert set(read_all(tmp_path).blocks) == {1}
+
+
 def test_every_code_has_its_own_cell(counters: Counters, tmp_path: Path) -> None:
     """No two Codes share a count."""
     for times, code in enumerate(Code, start=1):

@@ -12,7 +12,13 @@ QUICK_S = 10.0
 """A worker that lived for less than this died quickly."""
 
 MOST_FAILED_STARTS = 5
-"""After this many deaths in succession before it could serve, a worker is not started again (unless others serve)."""
+"""After this many deaths in succession before it could serve, a worker is given up, when no other serves either."""
+
+MOST_FAILED_STARTS_BESIDE_OTHERS = 10
+"""The same while others serve. Connections wait in the slot's backlog meanwhile, so this cannot go on for ever."""
+
+MOST_PARTIAL_STARTS = 3
+"""So often a worker that lacks what others serve is started anew; then it serves what it has."""
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -40,13 +46,12 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def restart_pause_s(record: Record, others_listen: bool) -> float | None:
-    """Seconds until a slot's next worker is started; None to give up and stop the server.
+    """Seconds until a slot's next worker is started; None to give the slot up.
 
-    The first worker to die is replaced at once, those that die quickly one after the other after growing pauses. Giving
-    up is for a server that cannot serve at all: while other workers listen, and for a worker that did listen before it
-    died, starting is tried for ever.
+    The first worker to die is replaced at once, those that die quickly one after the other after growing pauses. A
+    worker that did listen before it died is always replaced.
     """
-    if record.failed_starts >= MOST_FAILED_STARTS and not others_listen:
+    if record.failed_starts >= (MOST_FAILED_STARTS_BESIDE_OTHERS if others_listen else MOST_FAILED_STARTS):
         return None
     repeated = max(record.quick_deaths, record.failed_starts) - 1
     if repeated <= 0:
@@ -62,19 +67,18 @@ class Verdict(Enum):
     NOTHING_LOADED = "NOTHING_LOADED"
 
 
-def judge_table(reports: Collection[LoadReport], elsewhere: Collection[ModelVersion]) -> Verdict:
+def judge_table(reports: Collection[LoadReport], elsewhere: Collection[ModelVersion], failed_starts: int) -> Verdict:
     """Whether a worker that applied its first table may accept connections.
 
     `elsewhere` are the versions that listening workers serve: a worker that lacks one would answer 503 for what its
-    neighbour answers, so it is replaced and tries again. With no neighbour, some versions are better than none.
+    neighbour answers, so it is replaced, but not for ever, as connections wait for it. `failed_starts` is how often
+    that happened before. Where no other serves, some versions are better than none.
     """
     available = {report.id for report in reports if report.state is State.AVAILABLE}
-    if reports and not available and not elsewhere:
-        return Verdict.NOTHING_LOADED
-    wanted = {report.id for report in reports}
-    if any(version in wanted and version not in available for version in elsewhere):
-        return Verdict.REPLACE
-    return Verdict.LISTEN
+    if reports and not available:
+        return Verdict.REPLACE if elsewhere else Verdict.NOTHING_LOADED
+    lacking = {report.id for report in reports if report.id in elsewhere} - available
+    return Verdict.REPLACE if lacking and failed_starts < MOST_PARTIAL_STARTS else Verdict.LISTEN
 
 
 def merge_reports(by_worker: Sequence[Sequence[LoadReport]]) -> tuple[LoadReport, ...]:

@@ -35,19 +35,17 @@ class WorkerProcess:
     async def spawn(cls, command: Command, index: int, listening: Sequence[socket.socket]) -> "WorkerProcess":
         """Start a worker that inherits the `listening` sockets and one end of a new link. Raises OSError."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            slot = WorkerSlot(index, theirs.fileno(), tuple(each.fileno() for each in listening))
-            try:
-                with _interrupt_blocked():
-                    process = await asyncio.create_subprocess_exec(
-                        *command(slot),
-                        stdin=asyncio.subprocess.DEVNULL,
-                        pass_fds=(slot.link_fd, *slot.listen_fds),
-                    )
-            except BaseException:
-                ours.close()
-                raise
-        return cls(process, await Channel.open(ours))
+        channel = await Channel.open(ours)
+        slot = WorkerSlot(index, theirs.fileno(), tuple(each.fileno() for each in listening))
+        try:
+            with theirs, _interrupt_blocked():
+                process = await asyncio.create_subprocess_exec(
+                    *command(slot), stdin=asyncio.subprocess.DEVNULL, pass_fds=(slot.link_fd, *slot.listen_fds)
+                )
+        except BaseException:
+            await channel.close()
+            raise
+        return cls(process, channel)
 
     @property
     def pid(self) -> int:

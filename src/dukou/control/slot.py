@@ -104,5 +104,10 @@ class Slot:
         if self.process is not None:
             self.process.kill()
 
+    def close(self) -> None:
+        """Close the listening sockets; its worker has its own until it ends."""
+        for each in self.sockets:
+            each.close()
+
     def _allow(self, span_s: float) -> None:
         self._pings_left = ceil(span_s / self._patience.ping_s)

@@ -14,7 +14,7 @@ from socket import socket
 import msgspec
 
 from dukou.config import ServerConfig
-from dukou.control.decisions import Life, Verdict, judge_table, merge_reports, restart_pause_s
+from dukou.control.decisions import Life, Record, Verdict, judge_table, merge_reports, restart_pause_s
 from dukou.control.process import Command, WorkerProcess, ended_how
 from dukou.control.slot import Patience, Phase, Slot
 from dukou.core.clock import Clock, monotonic
@@ -50,6 +50,7 @@ class Supervisor:
         *,
         clock: Clock = monotonic,
         patience: Patience = _PATIENCE,
+        pause_s: Callable[[Record, bool], float | None] = restart_pause_s,
     ) -> None:
         self._grace_s = config.grace_s
         self._load_timeout_s = config.load_timeout_s
@@ -58,15 +59,11 @@ class Supervisor:
         self._on_ready = on_ready
         self._clock = clock
         self._patience = patience
+        self._pause_s = pause_s
         self._wanted: Apply | None = None
         self._announced_generation = 0
         self._ending: Ending | None = None
         self._ended = asyncio.Event()
-
-    @property
-    def pids(self) -> list[int | None]:
-        """The process id of each slot's worker, None where there is none at the moment."""
-        return [slot.process.pid if slot.process else None for slot in self._slots]
 
     def apply(self, assignments: Sequence[Assignment]) -> None:
         """What all workers should serve from now on. May be called before `run` or later: workers that are spawned
@@ -96,7 +93,8 @@ class Supervisor:
                     for task in (heart, *keepers):
                         task.cancel()
             finally:
-                self._close_sockets()
+                for slot in self._slots:
+                    slot.close()
         return self._ending or Ending(0)
 
     async def _keep(self, slot: Slot) -> None:
@@ -105,14 +103,23 @@ class Supervisor:
             life = await self._attend(slot)
             slot.record = slot.record.after(life)
             others_listen = any(other.listening for other in self._slots if other is not slot)
-            pause_s = restart_pause_s(slot.record, others_listen)
+            pause_s = self._pause_s(slot.record, others_listen)
             if pause_s is None:
-                tries = slot.record.failed_starts
-                self._end(Ending(1, f"worker {slot.index} ended {tries} times before it could serve"))
+                self._give_up(slot, others_listen)
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._ended.wait()
+
+    def _give_up(self, slot: Slot, others_listen: bool) -> None:
+        what = f"worker {slot.index} ended {slot.record.failed_starts} times before it could serve"
+        if not others_listen:
+            self._end(Ending(1, what))
+            return
+        logger.error("%s; it is given up and the others go on", what)
+        slot.close()  # so that the system gives new connections to the others
+        self._slots.remove(slot)
+        self._announce()
 
     async def _attend(self, slot: Slot) -> Life:
         """One worker's life, from its start until its process has ended."""
@@ -160,7 +167,7 @@ class Supervisor:
             return
         reports = slot.applied.reports
         elsewhere = {version for other in self._slots if other.listening for version in other.available}
-        match judge_table(reports, elsewhere):
+        match judge_table(reports, elsewhere, slot.record.failed_starts):
             case Verdict.LISTEN:
                 slot.phase = Phase.OPENING
                 slot.send(Listen())
@@ -196,8 +203,8 @@ class Supervisor:
 
     async def _drain(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         """Return when every worker has ended, or when their grace is over."""
-        self._close_sockets()  # once the workers have closed theirs too, new connections are refused, not kept waiting
         for slot in self._slots:
+            slot.close()  # once its worker has closed its own too, new connections are refused, not kept waiting
             if slot.phase is Phase.LOADING:
                 slot.kill()  # it has accepted nothing
             else:
@@ -205,11 +212,6 @@ class Supervisor:
         _, late = await asyncio.wait(keepers, timeout=self._grace_s + self._patience.goodbye_s)
         if late:
             logger.warning("requests were still under way after %g s; they are lost", self._grace_s)
-
-    def _close_sockets(self) -> None:
-        for slot in self._slots:
-            for each in slot.sockets:
-                each.close()
 
 
 @contextmanager

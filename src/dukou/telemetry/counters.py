@@ -109,13 +109,14 @@ class Counters:
         self._starts: dict[ModelVersion | None, int] = {}
 
     def assign(self, blocks: Mapping[ModelVersion, int]) -> None:
-        """From now on, count these versions in these blocks, in place of what was assigned before.
+        """From now on, count these versions in these blocks. Those assigned before stay: a version that was unloaded may
+        still answer its last batch.
 
         Raises ValueError for a block number outside 0..MOST_BLOCKS-1.
         """
         if wrong := [block for block in blocks.values() if not 0 <= block < MOST_BLOCKS]:
             raise ValueError(f"block {wrong[0]} is not within 0..{MOST_BLOCKS - 1}")
-        self._starts = {version: _start(block) for version, block in blocks.items()}
+        self._starts |= {version: _start(block) for version, block in blocks.items()}
 
     def __call__(self, event: Event) -> None:
         """Count a batch or a refusal; other events are not counted."""
