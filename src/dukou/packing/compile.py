@@ -7,6 +7,7 @@ comes out of here serves only after `dukou.packing.evidence` has compared it wit
 import contextlib
 import copy
 import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -62,7 +63,7 @@ def compile_estimator(estimator: Any, signature: Signature, *, precision: str = 
     except _UnmatchedError as error:
         return NotCompiled(str(error))
     except Exception as error:  # the converter raises anything, from RuntimeError to AttributeError
-        return NotCompiled(f"{name} cannot be turned into an ONNX graph ({_first_line(error)})")
+        return NotCompiled(_explain(name, error))
     if len(model) > MAX_BYTES:
         return NotCompiled(f"the compiled form would be {len(model) >> 20} MiB, the most is {MAX_BYTES >> 20} MiB")
     return Compiled(model, precision)
@@ -120,6 +121,7 @@ def _convert(estimator: Any, signature: Signature, precision: str) -> Any:
     from skl2onnx import convert_sklearn
     from skl2onnx.common import data_types
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.impute import SimpleImputer
 
     number = data_types.DoubleTensorType if precision == "float64" else data_types.FloatTensorType
     kinds = {"BYTES": data_types.StringTensorType, "BOOL": data_types.BooleanTensorType}
@@ -133,6 +135,7 @@ def _convert(estimator: Any, signature: Signature, precision: str) -> Any:
         # ONNX Runtime has no locale but C in slim containers, and fails at load with the converter's default en_US.
         options[id(text)] = {"locale": "C"}
     own = dict.fromkeys((HistGradientBoostingClassifier, HistGradientBoostingRegressor), _convert_histogram_trees)
+    own[SimpleImputer] = _convert_imputer
     model = convert_sklearn(
         estimator,
         name="dukou",
@@ -172,6 +175,39 @@ def _convert_histogram_trees(scope: Any, operator: Any, container: Any) -> None:
     thresholds = floor_float32(np.where(nodes["is_leaf"] == 1, 0.0, nodes["num_threshold"]))
     convert = get_converter(get_model_alias(type(model)))
     convert(scope, operator, _PlainAttributes(container, {"nodes_values": thresholds.tolist()}))
+
+
+def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
+    """Missing numbers replaced by the fitted statistics, in whatever precision the graph has.
+
+    The converter's own operator exists in float32 only. It still does the rest: text, other marks than NaN, indicator
+    columns, columns that were empty in training.
+    """
+    from skl2onnx._supported_operators import get_model_alias
+    from skl2onnx.common._registration import get_converter
+    from skl2onnx.common.data_types import guess_proto_type
+
+    model = operator.raw_operator
+    kind = guess_proto_type(operator.inputs[0].type)
+    plain = model.statistics_.dtype.kind == "f" and np.isfinite(model.statistics_).all() and not model.add_indicator
+    marks = model.missing_values
+    if (
+        not plain
+        or not (isinstance(marks, float) and np.isnan(marks))
+        or len(operator.inputs) != 1
+        or kind not in _REAL
+    ):
+        get_converter(get_model_alias(type(model)))(scope, operator, container)
+        return
+    values, missing = scope.get_unique_variable_name("statistics"), scope.get_unique_variable_name("missing")
+    source, target = operator.inputs[0].full_name, operator.outputs[0].full_name
+    container.add_initializer(values, kind, [1, len(model.statistics_)], model.statistics_.tolist())
+    container.add_node("IsNaN", [source], [missing], op_version=13)
+    container.add_node("Where", [missing, values, source], [target], op_version=16)
+
+
+_REAL = {1, 11}
+"""ONNX's numbers of float and double."""
 
 
 class _PlainAttributes:
@@ -369,6 +405,11 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+def _explain(name: str, error: Exception) -> str:
+    """A sentence part for an exception of the converter; the class that it does not know, where that is the reason."""
+    text = str(error).strip()
+    unknown = re.search(r"type '<class '[\w.]*?(\w+)'>'", text)
+    if type(error).__name__ in {"MissingShapeCalculator", "MissingConverter"} and unknown:
+        return f"there is no ONNX form of {unknown[1]}"
+    line = text.splitlines()[0][:200] if text else ""
+    return f"{name} cannot be turned into an ONNX graph ({type(error).__name__}: {line})"

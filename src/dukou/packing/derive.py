@@ -193,8 +193,26 @@ def _inverse(step: Any, values: NDArray[Any]) -> NDArray[Any] | None:
     except Exception:  # made rows may be outside of what an inverse takes
         return None
     if back.dtype == object:
-        return None if any(item is None for item in back.ravel()) else back
-    return back[np.isfinite(back).all(axis=1)] if len(back) else None
+        return _with_unknown(step, back)
+    good = np.isfinite(back).all(axis=1)
+    if not good.any():
+        return None
+    back[~good] = back[good][0]  # rows stay in their places, beside those of other columns
+    return back
+
+
+def _with_unknown(encoder: Any, values: NDArray[Any]) -> NDArray[Any]:
+    """An encoder's inverse, with an unknown category where it found none, or a known one where it takes no unknown."""
+    for column, known in enumerate(getattr(encoder, "categories_", ())):
+        missing = np.array([item is None for item in values[:, column]])
+        if missing.any():
+            unknown = known[0] if encoder.handle_unknown == "error" else _unknown(known)
+            values[missing, column] = unknown
+    return values
+
+
+def _unknown(known: Any) -> Any:
+    return UNKNOWN_CATEGORY if any(isinstance(item, str) for item in known) else max(known) + 1
 
 
 def positions(transformer: Any, picked: Any) -> NDArray[np.intp]:
@@ -389,7 +407,7 @@ def _from_categories(estimator: Any, rows: int, chance: Chance, base: Known | No
         values[:, column] = chance.choice(choices, rows)
         if estimator.handle_unknown != "error":
             unknown = chance.uniform(size=rows) < 0.05
-            values[unknown, column] = UNKNOWN_CATEGORY if isinstance(choices[0], str) else max(choices) + 1
+            values[unknown, column] = _unknown(choices)
     return _plain(values) if not isinstance(values[0, 0], str) else values
 
 

@@ -59,10 +59,10 @@ def choose_form(
     """
     trial = plan(estimator, signature, data, data_name)
     if trial is None:
-        return _original("nothing shows where the model works, so its compiled form cannot be compared", None, True)
+        return _without_rows(estimator, signature)
     why = ""
     for precision in trial.precisions:
-        report(f"compiling ({precision})")
+        report(f"compiling in {precision}")
         compiled = compile_estimator(estimator, signature, precision=precision)
         if isinstance(compiled, NotCompiled):
             why = why or compiled.reason
@@ -70,7 +70,7 @@ def choose_form(
         try:
             model = open_compiled(compiled)
         except DukouError as error:
-            why = why or f"its ONNX graph cannot be opened ({error.what()})"
+            why = why or f"ONNX Runtime cannot open its compiled form ({error.facts.get('detail', error)})"
             continue
         report(f"comparing {count(trial.rows)} rows {trial.said}")
         outcome = judge(original, model, signature, trial.rows, trial.tolerance)
@@ -79,9 +79,18 @@ def choose_form(
             continue
         slow = _slower(original, model, signature, trial.rows, clock)
         if slow:
-            return _original(slow, trial, False)
+            return _original(slow, trial)
         return Form(model, _agreement(outcome, trial, precision), trial.rows)
-    return _original(why, trial, trial.source != "data" and "cannot be turned" not in why)
+    possible = trial.source != "data" and isinstance(compile_estimator(estimator, signature), Compiled)
+    return _original(why, trial, ask_for_data=possible)
+
+
+def _without_rows(estimator: Any, signature: Signature) -> Form:
+    compiled = compile_estimator(estimator, signature)
+    if isinstance(compiled, NotCompiled):
+        return _original(compiled.reason)
+    why = "its fitted state does not show where it works, so nothing tells whether the compiled form agrees there"
+    return _original(why, ask_for_data=True)
 
 
 def plan(estimator: Any, signature: Signature, data: Tensors | None, data_name: str) -> Trial | None:
@@ -139,9 +148,9 @@ def _agreement(outcome: Comparison, trial: Trial, precision: str) -> Evidence:
     )
 
 
-def _original(why: str, trial: Trial | None, ask_for_data: bool) -> Form:
+def _original(why: str, trial: Trial | None = None, *, ask_for_data: bool = False) -> Form:
     advice = (
-        " If you have rows like those it will be asked, pack it with them, and the compiled form serves where it "
+        " If you have rows like those it will be asked, pack it with them; the compiled, faster form serves if it "
         "agrees on them: `dukou pack FILE --data rows.csv`."
         if ask_for_data
         else ""
