@@ -107,10 +107,14 @@ class Stream:
                 raise EOFError("it ends too early")
             size -= came
 
-    def _spend(self, size: int) -> None:
+    def check(self, size: int) -> None:
+        """Raise DukouError ARTIFACT_UNSUPPORTED when `size` bytes are more than may still come."""
         if size < 0 or size > self._left:
             detail = f"it wants more than {self._limit} bytes of memory; is it damaged, or made to exhaust the machine?"
             raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(self._path), detail=detail)
+
+    def _spend(self, size: int) -> None:
+        self.check(size)
         self._left -= size
 
 

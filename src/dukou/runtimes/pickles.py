@@ -7,7 +7,8 @@ A pickle is a program. This loader runs it in a machine that can only build what
 2. Then it is built. Only what the list calls a constructor is called, never an object that the pickle made itself;
    state goes to instances only, never to classes, and never over a method or under a name like `__class__`;
    persistent ids and the extension registry are refused; joblib's arrays are read by our own reader, and pickles
-   nested in them go the same way.
+   nested in them go the same way; NumPy's dtypes and arrays, which believe what a pickle says of their memory, get
+   only states that agree with themselves.
 
 What remains: constructors and `__setstate__` of allowed classes run with the file's values, and compiled code behind
 them (trees, sparse matrices) believes indices in it; a crafted file can crash the process or exhaust it. This loader
@@ -47,7 +48,7 @@ def load_pickle(path: Path, *, trust: bool = False, max_bytes: int = MAX_BYTES) 
         with open_inflated(path, max_bytes) as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return reader(stream).load()
-    except (DukouError, MemoryError):
+    except DukouError:
         raise
     except RefusedError as error:
         raise _refusal(path, str(error)) from error
@@ -64,7 +65,7 @@ def survey(path: Path, *, max_bytes: int = MAX_BYTES) -> Survey:
         with open_inflated(path, max_bytes) as stream:
             reader = Surveyor(stream)
             reader.load()
-    except (DukouError, MemoryError):
+    except DukouError:
         raise
     except RefusedError as error:
         raise _refusal(path, str(error)) from error

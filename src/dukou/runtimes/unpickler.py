@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import struct
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from dukou.runtimes.dtypes import agrees, check_array, is_dtype_state
 from dukou.runtimes.globals import Found, RefusedError, find
 from dukou.runtimes.inflate import Stream
 
@@ -63,13 +65,21 @@ class Reader(_Machine):  # type: ignore[misc]
 
     def array(self, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> Any:
         """The next bytes of the stream as an array, in the machine's byte order."""
-        flat: NDArray[Any] = np.zeros(math.prod(shape) if dtype.itemsize else 0, dtype=dtype)
-        if flat.nbytes and self.stream.readinto(flat.view(np.uint8)) != flat.nbytes:
-            raise EOFError("an array ends too early")
         if not dtype.itemsize:
             return np.zeros(shape, dtype)
+        self.stream.check(math.prod(shape) * dtype.itemsize)
+        flat: NDArray[Any] = np.empty(math.prod(shape), dtype=dtype)
+        if flat.nbytes and self.stream.readinto(flat.view(np.uint8)) != flat.nbytes:
+            raise EOFError("an array ends too early")
         array = flat.reshape(shape[::-1]).T if order == "F" else flat.reshape(shape)
         return array.astype(dtype.newbyteorder("="), copy=False)
+
+    def load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.stream.check(size)
+        self.append(bytearray(self.read(size)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     # Hashing a small pickle's tuples of tuples of tuples can take forever, so keys are measured first.
 
@@ -119,15 +129,47 @@ class Trusting(Reader):
 
 
 class Strict(Reader):
-    """Refuses what no model needs: objects kept elsewhere, and names hidden behind numbers."""
+    """Refuses what no model needs: objects kept elsewhere, names hidden behind numbers, dtypes that lie.
+
+    NumPy believes a dtype's state. One that hides an object in plain bytes makes a pointer of what the file says, and
+    one that changes once arrays have it makes them reach beyond their memory. So a dtype gets its state once, the state
+    must agree with itself, and nothing uses the dtype before.
+    """
 
     dispatch = Reader.dispatch.copy()
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream)
+        self._dtypes: dict[int, np.dtype[Any]] = {}  # those with their state, kept so that their ids stay theirs
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise RefusedError("a persistent id")
 
     def get_extension(self, code: int) -> NoReturn:
         raise RefusedError(f"the extension code {code}")
+
+    def read_array(self, state: Mapping[str, Any]) -> Any:
+        self.check_dtypes((state["dtype"],))
+        return super().read_array(state)
+
+    def check_dtypes(self, values: Iterable[Any]) -> None:
+        """Raise RefusedError for a dtype that still waits for its state."""
+        for value in values:
+            if isinstance(value, np.dtype) and id(value) not in self._dtypes:
+                raise RefusedError("an unfinished NumPy dtype")
+
+    def build_dtype(self) -> None:
+        """Give a dtype its state, from the top of the stack."""
+        state = self.stack.pop()
+        dtype = self.stack[-1]
+        if id(dtype) in self._dtypes or not is_dtype_state(state):
+            raise RefusedError("a NumPy dtype with a false state")
+        self.check_dtypes(field[0] for field in (state[4] or {}).values())
+        self.check_dtypes((state[2] or ())[:1])
+        dtype.__setstate__(state)
+        if not agrees(dtype):
+            raise RefusedError("a NumPy dtype that disagrees with itself")
+        self._dtypes[id(dtype)] = dtype
 
 
 class _Nothing:
@@ -165,11 +207,12 @@ class Surveyor(Strict):
         return _Nothing()
 
     def build(self) -> None:
+        if isinstance(self.stack[-2], np.dtype):
+            self.build_dtype()
+            return
         state = self.stack.pop()
         if isinstance(state, dict) and isinstance(version := state.get("_sklearn_version"), str):
             self.libraries.setdefault("scikit-learn", version)
-        if isinstance(self.stack[-1], np.dtype):
-            self.stack[-1].__setstate__(state)  # type: ignore[attr-defined]
 
     def make(self, constructor: Any, args: Any) -> None:
         if constructor is ArrayWrapper:
@@ -227,6 +270,7 @@ class Guarded(Strict):
 
     def load_reduce(self) -> None:
         self._check_constructor(self.stack[-2])
+        self.check_dtypes(self.stack[-1])
         super().load_reduce()
 
     def load_newobj(self) -> None:
@@ -248,8 +292,16 @@ class Guarded(Strict):
 
     def build(self) -> None:
         target, state = self.stack[-2], self.stack[-1]
+        if isinstance(target, np.dtype):
+            self.build_dtype()
+            return
         if isinstance(target, type | types.FunctionType | types.BuiltinFunctionType | types.ModuleType):
             raise RefusedError(f"a change of {getattr(target, '__qualname__', target)} itself")
+        if type(state).__module__ not in {"builtins", "numpy"}:
+            raise RefusedError(f"a state of the type {type(state).__qualname__}")
+        if isinstance(target, np.ndarray):
+            self.check_dtypes(state)
+            check_array(target, state)
         for part in state if isinstance(state, tuple) else (state,):
             if isinstance(part, dict):
                 _check_attributes(type(target), part)
