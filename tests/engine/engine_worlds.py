@@ -16,8 +16,12 @@ WAIT_S = 20.0
 
 def run(loop: str, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Run `main()` on a new loop of the kind named, for at most WAIT_S seconds."""
+
+    async def bounded() -> Any:
+        return await asyncio.wait_for(main(), WAIT_S)
+
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        return runner.run(asyncio.wait_for(main(), WAIT_S))
+        return runner.run(bounded())
 
 
 class Told:
