@@ -41,7 +41,9 @@ app = App(
 )
 for _place, (_name, _help) in enumerate(COMMANDS.items()):
     app.command(f"dukou.cli.{_name}:command", name=_name, help=_help, sort_key=_place)
-app.register_install_completion_command(help="Install tab completion for this shell and exit.")
+app.command(
+    "dukou.cli.completion:install", name="--install-completion", help="Install tab completion for this shell and exit."
+)
 
 
 def run(argv: Sequence[str]) -> int:
