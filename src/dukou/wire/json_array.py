@@ -7,6 +7,7 @@ their digits. Floats beyond FP32 become infinite, as TensorFlow Serving has it.
 import base64
 import binascii
 import math
+import sys
 from collections.abc import Sequence
 from itertools import chain
 from typing import Annotated, Any, TypeAlias
@@ -126,7 +127,7 @@ def _from_leaves(leaves: list[Any], shape: tuple[int, ...], spec: TensorSpec) ->
         with np.errstate(over="ignore"):
             return np.array(leaves, dtype)
     except OverflowError:  # an integer of more than 308 digits, for a float
-        place = next(place for place, leaf in enumerate(leaves) if abs(leaf) > np.finfo(np.float64).max)
+        place = next(place for place, leaf in enumerate(leaves) if abs(leaf) > sys.float_info.max)
         raise _wrong(leaves[place], place, shape, spec) from None
 
 

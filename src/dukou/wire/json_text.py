@@ -118,8 +118,10 @@ class _Large:
     def _tree(self, node: Any) -> Any:
         kind = type(node)
         if kind is simdjson.Object:
-            names = list(node)  # `items` would make lists of all arrays, and a name twice would find the first
-            return {name: self._tree(node[name]) for name in names} if len(set(names)) == len(names) else node.as_dict()
+            names = list(node)  # `items` would make lists of all arrays
+            if len(set(names)) < len(names) or any("\0" in name for name in names):
+                return node.as_dict()  # a name that came twice would find the first, one with a NUL perhaps another
+            return {name: self._tree(node[name]) for name in names}
         if kind is not simdjson.Array:
             return node
         array = self._array(node)

@@ -24,12 +24,12 @@ SIX_DIGITS_ONE_BY_ONE = 16
 
 
 def array_text(array: NDArray[Any]) -> bytes:
-    """Nested lists of numbers, booleans or strings. Raises UnicodeDecodeError for bytes that are not UTF-8."""
+    """Nested lists of numbers, booleans or strings. Raises UnicodeError for elements that have no UTF-8 form."""
     if array.dtype.kind in "OUS":
-        return orjson.dumps(array.tolist(), default=_decoded)
+        return orjson.dumps(texts(array.tolist()), option=_NUMPY)
     if not array.ndim:
         return array_text(array.reshape(1))[1:-1]
-    text = orjson.dumps(np.ascontiguousarray(array), option=_NUMPY)
+    text = orjson.dumps(native(array), option=_NUMPY)
     return with_tokens(text, array) if array.dtype.kind == "f" and b"null" in text else text
 
 
@@ -45,10 +45,22 @@ def _token(value: float) -> bytes:
     return b"Infinity" if value > 0 else b"-Infinity"
 
 
-def _decoded(value: Any) -> str:
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as orjson wants it: contiguous, in this machine's byte order."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("=") if not array.dtype.isnative else None)
+
+
+def texts(value: Any) -> Any:
+    """Nested lists of strings; numbers and booleans stay. Raises UnicodeError where an element has no UTF-8 form."""
+    if isinstance(value, list):
+        return [texts(child) for child in value]
     if isinstance(value, bytes):
         return value.decode()
-    raise TypeError(f"an element is {type(value).__name__}")
+    if isinstance(value, int | float):
+        return value
+    text = str(value)
+    text.encode()
+    return text
 
 
 def in_b64(array: NDArray[Any]) -> bytes:

@@ -23,7 +23,7 @@ from dukou.core.version import ModelRef, ModelVersion
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_array import Numbers, to_array
 from dukou.wire.json_text import decode, read
-from dukou.wire.json_write import array_text, error_text
+from dukou.wire.json_write import array_text, error_text, native, texts
 from dukou.wire.rows import count, fit
 
 T = TypeVar("T")
@@ -224,17 +224,8 @@ def _with_tensors(
     # Some number is not finite (or some text says null): write every tensor's data by itself, where tokens can be put.
     parts = []
     for (_, array), one in zip(tensors, described, strict=True):
-        data = one.pop("data")
-        parts.append(
-            orjson.dumps(one)[:-1]
-            + b',"data":'
-            + (
-                array_text(array.ravel())
-                if array.dtype.kind == "f"
-                else orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
-            )
-            + b"}"
-        )
+        del one["data"]
+        parts.append(orjson.dumps(one)[:-1] + b',"data":' + array_text(array.ravel()) + b"}")
     return orjson.dumps({**head, key: orjson.Fragment(b"[" + b",".join(parts) + b"]"), **after})
 
 
@@ -247,10 +238,10 @@ def _datatype(name: str, array: NDArray[Any], side: str) -> str:
 def _flat(name: str, array: NDArray[Any], side: str) -> Any:
     """What orjson writes as the flat data of an array."""
     if array.dtype.kind not in "OUS":
-        return array.ravel()
+        return native(array.ravel())
     try:
-        return [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel().tolist()]
-    except UnicodeDecodeError:
+        return texts(array.ravel().tolist())
+    except UnicodeError:
         detail = f"{side} {name!r} holds bytes that are not UTF-8, which JSON cannot carry"
         raise DukouError(Reason.NOT_SUPPORTED, detail=detail) from None
 

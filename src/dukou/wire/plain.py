@@ -71,7 +71,7 @@ def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
     name = request.outputs[0]
     try:
         return Reply(b'{"y_pred":' + array_text(response.outputs[name]) + b"}")
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise DukouError(Reason.NOT_SUPPORTED, detail=f"output {name!r} holds bytes that are not UTF-8") from None
 
 

@@ -217,7 +217,7 @@ def _text(name: str, array: NDArray[Any]) -> bytes:
         return in_b64(array)
     try:
         return array_text(array)
-    except UnicodeDecodeError:
+    except UnicodeError:
         detail = f"output {name!r} holds bytes that are not UTF-8; an output whose name ends in _bytes may"
         raise DukouError(Reason.NOT_SUPPORTED, detail=detail) from None
 
