@@ -60,10 +60,10 @@ def batcher(
     budget_s: float = 1.0,
     clock: Clock | None = None,
     observers: Sequence[Observer] = (),
-    inline: bool = True,
+    cost_s: float | None = 0.0,
     **batching: Any,
 ) -> Iterator[Batcher]:
-    """A batcher of the running loop, its pool shut down in the end. `inline` models have cost nothing so far."""
+    """A batcher of the running loop, its pool shut down in the end. One row has cost `cost_s` so far; None: it has not run."""
     loop = asyncio.get_running_loop()
     loaded: LoadedModel = FunctionModel(model) if callable(model) else model
     clock = clock or HandClock()
@@ -71,7 +71,7 @@ def batcher(
     of = manifest("m", 1, (SIGNATURE, ONE_AT_A_TIME))
     with ThreadPoolExecutor(4) as pool:
         executor = Executor(of.id, loaded, tick=tick, pool=pool, loop=loop, clock=clock)
-        if inline:
-            executor.cost.observe(1, 0.0)
+        if cost_s is not None:
+            executor.cost.observe(1, cost_s)
         settings = replace(BATCHING, **batching)
         yield Batcher(of, executor, settings, tick=tick, loop=loop, clock=clock, observers=observers)

@@ -260,7 +260,7 @@ class TestLeaving:
         async def main(world: World) -> None:
             gate = Gate()
             model = Double(gate)
-            with batcher(model, inline=False, max_queue_rows=2) as stage:
+            with batcher(model, cost_s=None, max_queue_rows=2) as stage:
                 first = world.start(stage.infer(request(0.0)))
                 await gate.entered()
                 for _ in range(1000):
@@ -283,7 +283,7 @@ class TestLeaving:
 
         async def main(world: World) -> None:
             gate = Gate()
-            with batcher(Double(gate), inline=False) as stage:
+            with batcher(Double(gate), cost_s=None) as stage:
                 callers = [world.start(stage.infer(request(value))) for value in (1.0, 2.0)]
                 await gate.entered()
                 callers[0].cancel()
@@ -301,7 +301,7 @@ class TestLeaving:
 
         async def main(world: World) -> None:
             gate = Gate()
-            with batcher(Double(gate), inline=False) as stage:
+            with batcher(Double(gate), cost_s=None) as stage:
                 running = world.start(stage.infer(request(1.0)))
                 await gate.entered()
                 queued = [world.start(stage.infer(request(value))) for value in (2.0, 3.0)]
@@ -419,7 +419,7 @@ class TestFailing:
         """At the very end of a shutdown nobody is left waiting."""
 
         async def main(world: World) -> None:
-            with batcher(Double(), inline=False) as stage:
+            with batcher(Double(), cost_s=None) as stage:
                 pass
 
             told = await world.start(stage.infer(request(1.0))).wait()
@@ -437,7 +437,7 @@ class TestThreads:
         async def main(world: World) -> None:
             gate = Gate()
             model = Double(gate)
-            with batcher(model, inline=False) as stage:
+            with batcher(model, cost_s=None) as stage:
                 callers = [world.start(stage.infer(request(1.0)))]
                 await gate.entered()
                 for value in (2.0, 3.0, 4.0):
@@ -456,7 +456,7 @@ class TestThreads:
 
         async def main(world: World) -> None:
             gate = Gate()
-            with batcher(FunctionModel(Double(gate), concurrency=2), inline=False, together=False) as stage:
+            with batcher(FunctionModel(Double(gate), concurrency=2), cost_s=None, together=False) as stage:
                 callers = [world.start(stage.infer(request(float(value)))) for value in range(6)]
                 await gate.entered()
                 await gate.entered()
@@ -476,8 +476,7 @@ class TestThreads:
         async def main(world: World) -> None:
             gate, clock = Gate(), HandClock()
             model = Double(lambda values: gate(values) if len(values) > 1 else None)  # type: ignore[func-returns-value]
-            with batcher(model, budget_s=0.5, clock=clock, inline=False) as stage:
-                stage._executor.cost.observe(1, 0.4)
+            with batcher(model, budget_s=0.5, clock=clock, cost_s=0.4) as stage:
                 large = world.start(stage.infer(request(1.0, 2.0)))
                 await gate.entered()
                 small = world.start(stage.infer(request(3.0)))
@@ -600,7 +599,10 @@ def test_every_caller_gets_exactly_its_own(
         within = WORLDS[world]()
         callers, asked, cancelled = [], [], set()
         with batcher(
-            FunctionModel(model, concurrency), inline=inline, together=together, max_batch_rows=max_batch_rows
+            FunctionModel(model, concurrency),
+            cost_s=0.0 if inline else None,
+            together=together,
+            max_batch_rows=max_batch_rows,
         ) as stage:
             for name, what, *rest in actions:
                 if name == "call":
