@@ -264,6 +264,13 @@ class World:
             access_log=access_log,
         )
 
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.plane.close()
+        self.pool.shutdown()
+
     def client(self, **options: Any) -> Client:
         """A new connection."""
         return Client(self.server, **options)

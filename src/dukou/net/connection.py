@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._head_s = 0.0
         self._heads_begun = 0
         self._written_bytes = 0
-        self._taken_bytes = 0
+        self._taken_bytes = -1
         self._taken_s = 0.0
         self._linger_until_s = float("inf")
 

@@ -224,8 +224,9 @@ class RequestReader:
 
     def _make_head(self) -> Head:
         headers: dict[bytes, bytes] = {}
-        for field, value in self._fields:
+        for field, padded in self._fields:
             name = field.lower()
+            value = padded.rstrip(b" \t")
             if name in headers:
                 if name == b"host":
                     raise HttpError(400, "there are two Host headers")
