@@ -1,0 +1,177 @@
+"""Conformance vectors of TensorFlow Serving's REST API and the Open Inference Protocol, run through the codecs.
+
+Each line of `vectors/*.json` is a path, a body, the statuses allowed and what the answer must hold; `$string` and the
+like stand for any value of that type. Paths, labels and the choice of a version are net's and engine's work, so the
+least of both is here.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dukou.core.errors import Code, DukouError, Reason
+from dukou.core.message import Context, Served
+from dukou.core.model import DEFAULT_SIGNATURE, Signature
+from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.version import ModelRef
+from dukou.testing.models import Direct, FunctionModel, manifest, served
+from dukou.wire import oip_json, tf_rest
+
+FOLDER = Path(__file__).parent / "vectors"
+STATUS = {Code.INVALID_ARGUMENT: 400, Code.NOT_FOUND: 404, Code.UNIMPLEMENTED: 501}
+KINDS = {"$string": str, "$number": (int, float), "$array": list, "$object": dict}
+LABELS = {"stable": 123}
+
+
+def model(
+    name: str, version: int, inputs: Mapping[str, str], outputs: Mapping[str, str], fn: Any, **more: Any
+) -> Served:
+    """A version whose rank is open (`FP32`) or stated (`INT32 -1,4`)."""
+
+    def specs(described: Mapping[str, str]) -> tuple[TensorSpec, ...]:
+        parts = {key: text.split(" ") for key, text in described.items()}
+        return tuple(
+            TensorSpec(key, part[0], tuple(map(int, part[1].split(","))) if len(part) > 1 else None)
+            for key, part in parts.items()
+        )
+
+    batched = more.pop("batched", False)
+    signature = Signature(DEFAULT_SIGNATURE, specs(inputs), specs(outputs), batched=batched)
+    return served(manifest(name, version, (signature,), **more), Direct(FunctionModel(fn)))
+
+
+def half_plus_two(inputs: Tensors) -> Tensors:
+    return {"y": inputs["x"] / 2 + inputs["x"].dtype.type(2)}
+
+
+def named(inputs: Tensors) -> Tensors:
+    return {"sum": inputs["a"] + inputs["b"], "diff": inputs["a"] - inputs["b"]}
+
+
+def addsub(inputs: Tensors) -> Tensors:
+    return {"OUTPUT0": inputs["INPUT0"] + inputs["INPUT1"], "OUTPUT1": inputs["INPUT0"] - inputs["INPUT1"]}
+
+
+FOUR = "INT32 -1,4"
+MODELS = {
+    one.id.name: one
+    for one in (
+        model("half_plus_two", 123, {"x": "FP32"}, {"y": "FP32"}, half_plus_two),
+        model("addsub_named", 1, {"a": "FP32", "b": "FP32"}, {"sum": "FP32", "diff": "FP32"}, named),
+        model("echo_bytes", 1, {"s": "BYTES"}, {"out_bytes": "BYTES"}, lambda inputs: {"out_bytes": inputs["s"]}),
+        model(
+            "addsub",
+            1,
+            {"INPUT0": FOUR, "INPUT1": FOUR},
+            {"OUTPUT0": FOUR, "OUTPUT1": FOUR},
+            addsub,
+            batched=True,
+            options={"max_request_rows": 8},
+        ),
+    )
+}
+
+
+def choose(ref: ModelRef) -> Served:
+    """The version that a data plane would choose."""
+    found = MODELS.get(ref.name)
+    if found is None:
+        raise DukouError(Reason.MODEL_NOT_FOUND, model=ref.name, served=", ".join(MODELS))
+    if ref.label is not None and ref.label not in LABELS:
+        raise DukouError(Reason.LABEL_NOT_FOUND, model=ref.name, label=ref.label)
+    if ref.version not in (None, found.id.version):
+        raise DukouError(Reason.VERSION_NOT_FOUND, model=ref.name, version=ref.version, served=str(found.id.version))
+    return found
+
+
+def reference(path: str) -> tuple[ModelRef, str]:
+    """The model asked for in a path, and the verb after it."""
+    parts = re.fullmatch(r"/v[12]/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?[:/]?(\w*)", path)
+    assert parts is not None
+    name, version, label, verb = parts.groups()
+    return ModelRef(name, int(version) if version else None, label), verb
+
+
+def infer(codec: Any, ref: ModelRef, body: bytes) -> bytes:
+    draft = codec.parse(ref, {}, body)
+    version = choose(ref)
+    request = codec.bind(draft, version, Context())
+    assert version.stage is not None
+    return bytes(codec.encode(request, asyncio.run(version.stage.infer(request))).body)
+
+
+def tfs(path: str, body: bytes) -> bytes:
+    ref, verb = reference(path)
+    if verb == "predict":
+        return infer(tf_rest, ref, body)
+    versions = {MODELS[ref.name].id.version: MODELS[ref.name]} if ref.name in MODELS else {}
+    return tf_rest.model_status(ref.name, versions, ref.version)
+
+
+def oip(path: str, body: bytes) -> bytes:
+    if path == "/v2":
+        return oip_json.server_metadata("dukou", "1.0", ["model_repository"])
+    ref, verb = reference(path)
+    if verb == "infer":
+        return infer(oip_json, ref, body)
+    return oip_json.model_metadata(ref.name, {1: MODELS[ref.name]}, MODELS[ref.name])
+
+
+def matches(wanted: Any, came: Any, *, exactly: bool) -> bool:
+    """Whether an answer holds what is wanted: every member of it, or nothing more."""
+    if isinstance(wanted, str) and wanted in KINDS:
+        return isinstance(came, KINDS[wanted])
+    if isinstance(wanted, float):
+        return type(came) is float and came == wanted
+    if isinstance(wanted, dict):
+        return (
+            isinstance(came, dict)
+            and (not exactly or wanted.keys() == came.keys())
+            and all(key in came and matches(wanted[key], came[key], exactly=exactly) for key in wanted)
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(came, list)
+            and len(wanted) == len(came)
+            and all(matches(*pair, exactly=exactly) for pair in zip(wanted, came, strict=True))
+        )
+    return bool(wanted == came)
+
+
+def vectors(name: str) -> list[Any]:
+    loaded = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return [pytest.param(vector, id=vector["id"]) for vector in loaded]
+
+
+def check(protocol: Any, codec: Any, vector: Mapping[str, Any]) -> None:
+    text = vector["body_text"] if "body_text" in vector else json.dumps(vector.get("body"))
+    try:
+        status, answer = 200, protocol(vector["path"], text.encode())
+    except DukouError as error:
+        status, answer = STATUS[error.code], codec.refuse(error)
+    expect = vector["expect"]
+
+    assert status in vector["status"]
+    assert matches(expect.get("json", {}), json.loads(answer), exactly="json" in expect)
+    assert matches(expect.get("json_subset", {}), json.loads(answer), exactly=False)
+    if "error_contains" in expect:
+        assert expect["error_contains"] in json.loads(answer)["error"]
+    for piece in expect.get("text_contains", ()):
+        assert piece in answer.decode()
+
+
+@pytest.mark.parametrize("vector", vectors("tfs"))
+def test_tensorflow_serving_rest(vector: Mapping[str, Any]) -> None:
+    """As clients of TensorFlow Serving expect it."""
+    check(tfs, tf_rest, vector)
+
+
+@pytest.mark.parametrize("vector", vectors("oip"))
+def test_open_inference_protocol(vector: Mapping[str, Any]) -> None:
+    """As clients of V2 servers expect it."""
+    check(oip, oip_json, vector)
