@@ -1,7 +1,7 @@
 """A server whose sockets and models are in the test's hand: bytes in, bytes out, no event loop."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -224,7 +224,8 @@ def request(
     length: bool = True,
 ) -> bytes:
     """The bytes of a request; `length` adds Content-Length to one with a body."""
-    lines = [f"{method} {target} HTTP/{version}", "Host: test", *fields]
+    host = () if any(field.startswith("Host:") for field in fields) else ("Host: test",)
+    lines = [f"{method} {target} HTTP/{version}", *host, *fields]
     if body and length:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
@@ -243,6 +244,7 @@ class World:
         *,
         plane: HandPlane | None = None,
         pool: Executor | None = None,
+        metrics: Callable[[], bytes] = lambda: b"dukou_up 1\n",
         access_log: bool = False,
         decode_off_loop_bytes: int = 1_048_576,
         **limits: Any,
@@ -256,7 +258,7 @@ class World:
             self.plane,
             HttpConfig(**limits),
             EngineConfig(decode_off_loop_bytes=decode_off_loop_bytes),
-            metrics=lambda: b"dukou_up 1\n",
+            metrics=metrics,
             pool=self.pool,
             clock=self.clock,
             wall=self.wall,

@@ -1,0 +1,236 @@
+"""One inference: body to call, outcome to answer, on the loop and off it."""
+
+import asyncio
+import gzip
+import json
+import logging
+import threading
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from in_memory import PREDICT, Client, HandPlane, World, predict, request
+
+from dukou.core.errors import Code, DukouError, Reason
+from dukou.core.event import RequestRefused
+from dukou.core.model import ModelRef, ModelVersion, Signature, State
+from dukou.core.tensor import TensorSpec
+from dukou.net.calls import MOST_GZIP_MEMBERS, decompress
+from dukou.net.routes import PLAIN, Call, Dialect
+from dukou.testing.models import Direct, FunctionModel, iris_like, manifest, served, table
+
+
+def raw_deflate(data: bytes) -> bytes:
+    """Deflate without zlib's wrapping, as some clients send it."""
+    stream = zlib.compressobj(wbits=-15)
+    return stream.compress(data) + stream.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [
+        (b"gzip", gzip.compress),
+        (b"x-gzip", gzip.compress),
+        (b" GZip ", gzip.compress),
+        (b"gzip", lambda data: gzip.compress(data[:7]) + gzip.compress(data[7:])),
+        (b"deflate", zlib.compress),
+        (b"deflate", raw_deflate),
+        (b"identity", bytes),
+        (b"", bytes),
+    ],
+)
+@pytest.mark.parametrize("data", [PREDICT, b"", bytes(100_000)])
+def test_a_body_is_decompressed(encoding: bytes, compress: Callable[[bytes], bytes], data: bytes) -> None:
+    """Every encoding that is understood gives back what went in."""
+    assert decompress(encoding, compress(data), 200_000) == data
+
+
+def test_a_bomb_is_stopped_at_the_limit() -> None:
+    """A thousandfold body is refused after the limit's worth of work; exactly the limit passes."""
+    bomb = gzip.compress(bytes(10_000_000))
+
+    with pytest.raises(DukouError) as caught:
+        decompress(b"gzip", bomb, 9_999_999)
+
+    assert caught.value.reason is Reason.BODY_TOO_LARGE
+    assert len(decompress(b"gzip", bomb, 10_000_000)) == 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        (b"gzip", b"this is no gzip"),
+        (b"gzip", gzip.compress(PREDICT)[:-5]),
+        (b"gzip", gzip.compress(PREDICT) + b"rubbish"),
+        (b"gzip", gzip.compress(b"") * (MOST_GZIP_MEMBERS + 1)),
+        (b"deflate", b"\xff\xff\xff"),
+    ],
+)
+def test_damaged_bodies_are_the_callers_fault(encoding: bytes, body: bytes) -> None:
+    """They are malformed, whatever is wrong with them."""
+    with pytest.raises(DukouError) as caught:
+        decompress(encoding, body, 1000)
+
+    assert caught.value.reason is Reason.MALFORMED_REQUEST
+
+
+def send_and_wait(world: World, data: bytes, answers: int = 1) -> Client:
+    """Send, and let a loop run until there are `answers`."""
+
+    async def exchange() -> Client:
+        client = world.client().send(data)
+        async with asyncio.timeout(10):
+            while len(client.answers()) < answers:
+                await asyncio.sleep(0.001)
+        return client
+
+    return asyncio.run(exchange())
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "status"),
+    [
+        (("Content-Encoding: gzip",), gzip.compress(PREDICT), 200),
+        (("Content-Encoding: deflate",), zlib.compress(PREDICT), 200),
+        (("Content-Encoding: gzip",), b"rubbish", 400),
+        (("Content-Encoding: gzip",), gzip.compress(bytes(2_000_000)), 413),
+        (("Content-Encoding: br",), b"x", 501),
+    ],
+)
+def test_a_compressed_body_is_answered(fields: tuple[str, ...], body: bytes, status: int) -> None:
+    """As it would be uncompressed; what is too large or not understood has its own status."""
+    with World(max_body_bytes=1_000_000) as world:
+        (said,) = send_and_wait(world, predict(*fields, body=body)).answers()
+
+    assert said.status == status
+    if status == 501:
+        assert said.headers["accept-encoding"] == "gzip, deflate"
+
+
+class WhereCodecRuns:
+    """Notes the thread of each step of a codec."""
+
+    def __init__(self, codec: Any) -> None:
+        self.codec = codec
+        self.threads: dict[str, bool] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        def step(*arguments: Any) -> Any:
+            self.threads[name] = threading.current_thread() is threading.main_thread()
+            return getattr(self.codec, name)(*arguments)
+
+        return step
+
+
+@pytest.mark.parametrize(("rows", "on_loop"), [(1, True), (200, False)])
+def test_large_bodies_and_answers_are_worked_on_in_the_pool(rows: int, on_loop: bool) -> None:
+    """So that nobody else waits; small ones stay on the loop, which is faster."""
+    noted = WhereCodecRuns(PLAIN.codec)
+    body = json.dumps({"X": [[1.0, 2.0, 3.0, 4.0]] * rows}).encode()
+
+    with World(decode_off_loop_bytes=1000) as world:
+        world.server.known_routes[b"POST", b"/predict"] = Call(Dialect(noted, PLAIN.statuses), ModelRef(""))
+        (said,) = send_and_wait(world, predict(body=body)).answers()
+
+    assert len(json.loads(said.body)["y_pred"]) == rows
+    assert noted.threads == {"parse": on_loop, "bind": on_loop, "encode": on_loop}
+
+
+@pytest.mark.parametrize("rows", [1, 200])
+@pytest.mark.parametrize(
+    ("target", "body", "status", "version"),
+    [
+        ("/predict", {"X": [[1.0, 2.0]]}, 400, ModelVersion("iris", 1)),
+        ("/predict/other", {"X": [[1.0, 2.0, 3.0, 4.0]]}, 404, None),
+        ("/predict", {"Y": 1}, 400, None),
+    ],
+)
+def test_a_refused_call_is_told_to_the_observers(
+    rows: int, target: str, body: dict[str, Any], status: int, version: ModelVersion | None
+) -> None:
+    """With the version, where one was chosen; on the loop and off it."""
+    data = json.dumps({name: value * rows for name, value in body.items()}).encode()
+
+    with World(decode_off_loop_bytes=100) as world:
+        client = send_and_wait(world, request("POST", target, data))
+
+    assert client.statuses == [status]
+    (event,) = world.events
+    assert isinstance(event, RequestRefused)
+    assert event.version == version
+    assert (event.arrived_s, event.ended_s) == (1000.0, 1000.0)
+
+
+def test_an_unknown_error_in_a_model_is_500_and_only_the_log_has_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    """With the request id, for whoever looks it up."""
+
+    def fail(_: object) -> Any:
+        raise ZeroDivisionError("secret")
+
+    plane = HandPlane(table(served(stage=Direct(FunctionModel(fail)))))
+    with World(plane=plane) as world, caplog.at_level(logging.ERROR, "dukou.net"):
+        client = world.client().send(predict("X-Request-Id: find-me"))
+
+    (said,) = client.answers()
+    assert (said.status, said.body) == (500, b'{"error":"the server failed; its log says why"}')
+    assert "find-me" in caplog.text
+    assert "secret" in caplog.text
+    assert [event.code for event in world.events if isinstance(event, RequestRefused)] == [Code.INTERNAL]
+
+
+def test_an_answer_that_cannot_be_written_is_refused() -> None:
+    """The protocol says so when it encodes, after the model has run."""
+    signature = Signature("serving_default", (TensorSpec("X", "FP32", (-1, 4)),), (TensorSpec("y", "BYTES", (-1,)),))
+    model = FunctionModel(lambda inputs: {"y": np.array([b"\xff"], dtype=object)})
+    plane = HandPlane(table(served(manifest(signatures=(signature,)), Direct(model))))
+
+    with World(plane=plane) as world:
+        client = world.client().send(predict())
+
+    assert client.statuses == [501]
+
+
+def test_a_call_carries_its_deadline_and_trace() -> None:
+    """From its arrival on; nothing of it changes the answer."""
+    with World(plane=HandPlane(by_hand=True)) as world:
+        world.client().send(predict("traceparent: 00-abc-def-01"))
+        (run,) = world.plane.runs
+        frame = run.coroutine.cr_frame
+        context = frame.f_locals["request"].context
+
+    assert run.deadline_s == context.deadline_s == 1030.0
+    assert context.arrived_s == 1000.0
+    assert context.traceparent == "00-abc-def-01"
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("/predict/iris", 503), ("/v2/models/iris/infer", 503), ("/v2/models/iris/versions/9/infer", 404)],
+)
+def test_a_version_that_does_not_answer_is_refused(target: str, status: int) -> None:
+    """Before a stage is asked for."""
+    body = b'{"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}'
+    if "predict" in target:
+        body = PREDICT
+    with World(plane=HandPlane(table(iris_like(state=State.LOADING)))) as world:
+        client = world.client().send(request("POST", target, body))
+
+    assert client.statuses == [status]
+
+
+def test_a_client_that_goes_while_its_body_is_read_starts_no_call() -> None:
+    """The pool finishes what it has begun, for nobody."""
+
+    async def go() -> None:
+        client = world.client().send(predict("Content-Encoding: gzip", body=gzip.compress(PREDICT)))
+        client.vanish()
+        await asyncio.sleep(0)
+        await asyncio.get_running_loop().run_in_executor(world.pool, lambda: None)
+        await asyncio.sleep(0)
+
+    with World() as world:
+        asyncio.run(go())
+
+    assert world.plane.runs == []
