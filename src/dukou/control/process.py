@@ -35,7 +35,6 @@ class WorkerProcess:
     async def spawn(cls, command: Command, index: int, listening: Sequence[socket.socket]) -> "WorkerProcess":
         """Start a worker that inherits the `listening` sockets and one end of a new link. Raises OSError."""
         ours, theirs = socket.socketpair()
-        channel = await Channel.open(ours)
         slot = WorkerSlot(index, theirs.fileno(), tuple(each.fileno() for each in listening))
         try:
             with theirs, _interrupt_blocked():
@@ -43,9 +42,13 @@ class WorkerProcess:
                     *command(slot), stdin=asyncio.subprocess.DEVNULL, pass_fds=(slot.link_fd, *slot.listen_fds)
                 )
         except BaseException:
-            await channel.close()
+            ours.close()
             raise
-        return cls(process, channel)
+        try:
+            return cls(process, await Channel.open(ours))
+        except BaseException:
+            process.kill()
+            raise
 
     @property
     def pid(self) -> int:

@@ -51,6 +51,8 @@ _BLOCK_CELLS = _QUEUE_SUM + 1
 
 _CELL_BYTES = 8
 _HEADER_CELLS = 2  # layout number, process id
+_CODE_CELL = {code: _ERRORS + index for index, code in enumerate(CODES)}
+_NOTHING = bytes(_BLOCK_CELLS * _CELL_BYTES)
 _FILE_BYTES = (_HEADER_CELLS + MOST_BLOCKS * _BLOCK_CELLS) * _CELL_BYTES
 _PREFIX = "counters-"
 
@@ -93,7 +95,7 @@ class Totals(msgspec.Struct):
 
 
 class Counters:
-    """An Observer that adds to the file of one worker slot.
+    """An Observer that adds to the file of one worker slot; it is told by one thread.
 
     `assign` says which block counts for a version; one without a block counts in block 0. Raises OSError when the file
     cannot be made.
@@ -109,8 +111,8 @@ class Counters:
         self._starts: dict[ModelVersion | None, int] = {}
 
     def assign(self, blocks: Mapping[ModelVersion, int]) -> None:
-        """From now on, count these versions in these blocks. Those assigned before stay: a version that was unloaded may
-        still answer its last batch.
+        """From now on, count these versions in these blocks. Those assigned before stay: a version that was unloaded
+        may still answer its last batch.
 
         Raises ValueError for a block number outside 0..MOST_BLOCKS-1.
         """
@@ -123,7 +125,7 @@ class Counters:
         if isinstance(event, BatchRan):
             self._count_batch(event)
         elif isinstance(event, RequestRefused):
-            self._counts[self._starts.get(event.version, _HEADER_CELLS) + _ERRORS + _CODE_CELL[event.code]] += 1
+            self._counts[self._starts.get(event.version, _HEADER_CELLS) + _CODE_CELL[event.code]] += 1
 
     def _count_batch(self, event: BatchRan) -> None:
         start = self._starts.get(event.version, _HEADER_CELLS)
@@ -155,9 +157,6 @@ class Counters:
         self._counts.release()
         self._sums.release()
         self._map.close()
-
-
-_CODE_CELL = {code: index for index, code in enumerate(CODES)}
 
 
 def spread(oldest_first: Sequence[float], until_s: float) -> Iterator[tuple[int, int]]:
@@ -202,9 +201,6 @@ def read_all(folder: Path) -> Totals:
             if piece != _NOTHING:
                 _add(totals.blocks, block, piece)
     return totals
-
-
-_NOTHING = bytes(_BLOCK_CELLS * _CELL_BYTES)
 
 
 def _add(blocks: dict[int, BlockTotals], block: int, piece: memoryview) -> None:
