@@ -66,9 +66,10 @@ def atomic_folder(final: Path) -> Iterator[Path]:
     final = final.absolute()
     if os.path.lexists(final):
         raise DukouError(Reason.ALREADY_PACKED, path=str(final))
-    new_parents = [parent for parent in final.parents if not parent.exists()]
+    new_parents: list[Path] = []
     partial = final.parent / f".{final.name}.{secrets.token_hex(4)}.partial"
     try:
+        new_parents += [parent for parent in final.parents if not parent.exists()]
         partial.mkdir(parents=True)
         yield partial
         _flush(partial)
