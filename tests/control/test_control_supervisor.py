@@ -336,6 +336,22 @@ def test_assignments_may_come_after_the_workers_were_spawned_and_change(tmp_path
     assert [(applied.generation, len(applied.reports)) for applied in told] == [(1, 1), (2, 2)]
 
 
+def test_a_worker_that_sends_nonsense_is_killed_and_given_up(said: "asyncio.Queue[str]") -> None:
+    """What comes over the link is checked before it is believed."""
+    slots, _ = listening()
+    program = "import os, sys, time; os.write(int(sys.argv[1]), b'\\xff' * 8); time.sleep(60)"
+
+    ending = supervise(
+        nothing,
+        slots,
+        command=lambda slot: [sys.executable, "-S", "-c", program, str(slot.link_fd)],
+        pause_s=lambda *_: None,
+    )
+
+    assert ending.exit_code == 1
+    assert "4294967295 bytes" in said.get_nowait()
+
+
 @pytest.mark.slow
 def test_a_worker_that_does_not_answer_is_replaced() -> None:
     """A process that is there but stands still is as bad as a dead one."""
