@@ -63,7 +63,7 @@ def batcher(
     cost_s: float | None = 0.0,
     **batching: Any,
 ) -> Iterator[Batcher]:
-    """A batcher of the running loop, its pool shut down in the end. One row has cost `cost_s` so far; None: it has not run."""
+    """A batcher of the running loop. One row has cost `cost_s` so far; None: the model has not run."""
     loop = asyncio.get_running_loop()
     loaded: LoadedModel = FunctionModel(model) if callable(model) else model
     clock = clock or HandClock()

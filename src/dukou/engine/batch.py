@@ -2,8 +2,10 @@
 
 from collections.abc import Hashable, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import InferenceRequest
@@ -22,7 +24,9 @@ def batch_key(request: InferenceRequest, fixed_rows: bool = False) -> Hashable:
     `fixed_rows` is `has_fixed_rows(request.signature)`, known beforehand, and spares looking at the arrays. Every
     parameter counts as one that changes the answer, written out, since 1, 1.0 and True are equal but not the same.
     """
-    parameters = tuple(sorted((name, repr(value)) for name, value in request.parameters.items()))
+    parameters: Hashable = ()
+    if request.parameters:
+        parameters = tuple(sorted((name, repr(value)) for name, value in request.parameters.items()))
     if fixed_rows:
         return request.signature.name, request.outputs, parameters
     shapes = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(request.inputs.items()))
@@ -40,7 +44,7 @@ def join(requests: Sequence[InferenceRequest]) -> Tensors:
     return {name: np.concatenate([request.inputs[name] for request in requests]) for name in first}
 
 
-def cut(outputs: Tensors, rows_of_each: Sequence[int]) -> list[Tensors]:
+def cut(outputs: Tensors, rows_of_each: Sequence[int]) -> Sequence[Tensors]:
     """For each request its own rows of every output: the inverse of `join`.
 
     The pieces are views of the batch's arrays. Raises DukouError OUTPUT_NOT_ROWS for an output whose axis 0 is not the
@@ -53,9 +57,10 @@ def cut(outputs: Tensors, rows_of_each: Sequence[int]) -> list[Tensors]:
             raise DukouError(Reason.OUTPUT_NOT_ROWS, output=name, got=list(array.shape), wanted=rows)
     if len(ends) == 1:
         return [outputs]
-    pieces: list[Tensors] = []
-    start = 0
-    for end in ends:
-        pieces.append({name: array[start:end] for name, array in outputs.items()})
-        start = end
+    pieces: list[dict[str, NDArray[Any]]] = [{} for _ in ends]
+    for name, array in outputs.items():
+        start = 0
+        for piece, end in zip(pieces, ends, strict=True):
+            piece[name] = array[start:end]
+            start = end
     return pieces

@@ -38,10 +38,8 @@ class Waiting(Slot[InferenceResponse]):
 
     __slots__ = ("key", "request")
 
-    def __init__(self, request: InferenceRequest, key: Hashable) -> None:
-        super().__init__()
-        self.request = request
-        self.key: Hashable | None = key
+    request: InferenceRequest
+    key: Hashable | None
 
 
 class Batcher:
@@ -104,7 +102,8 @@ class Batcher:
                 got=self._rows,
                 wanted=self._batching.max_queue_rows,
             )
-        waiting = Waiting(request, None)
+        waiting = Waiting()
+        waiting.request = request
         if self._batching.together and request.signature.batched:
             self._enqueue(waiting, batch_key(request, self._fixed_rows[request.signature.name]))
         else:

@@ -48,7 +48,7 @@ class Cost:
         if 0.0 < expected < math.inf:
             excess = seconds / expected
             if excess > 1.0:
-                seconds = expected * max(1.0, min(excess, *self._excess))
+                seconds = min(seconds, expected * max(1.0, min(self._excess)))
             self._excess = (self._excess[1], excess)
         self._seen += 1
         gain = max(1.0 / self._seen, 0.3 if seconds < expected else 0.1)

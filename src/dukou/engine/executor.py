@@ -32,7 +32,7 @@ class Ran(msgspec.Struct):
     that the loop or thread was taken, joining and cutting included.
     """
 
-    answers: list[Tensors] | None
+    answers: Sequence[Tensors] | None
     error: DukouError | None
     started_s: float
     ended_s: float
@@ -118,7 +118,7 @@ class Executor:
     def _execute(self, requests: Sequence[InferenceRequest], inline: bool) -> Ran:
         """Join, infer, cut. Never raises: this is the border where a model's exceptions become ours."""
         first = requests[0]
-        answers: list[Tensors] | None = None
+        answers: Sequence[Tensors] | None = None
         failure: DukouError | None = None
         started_s = self._clock()
         try:
