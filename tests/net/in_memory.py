@@ -171,9 +171,10 @@ class Client:
         self.connection.connection_made(self.transport)
 
     def send(self, *pieces: bytes) -> "Client":
-        """Let the server receive `pieces`, one by one."""
+        """Let the server receive `pieces`, one by one, as long as its transport is open."""
         for piece in pieces:
-            self.connection.data_received(piece)
+            if not self.transport.closed:
+                self.connection.data_received(piece)
         return self
 
     def end(self) -> "Client":

@@ -49,8 +49,7 @@ def bind(addresses: Sequence[str], backlog: int = 2048) -> list[socket.socket]:
             if port is None:
                 opened.append(_bind_unix(address, host, backlog))
                 continue
-            for family, place in _resolve(address, host, port):
-                opened.append(_bind_tcp(address, family, place, backlog))
+            opened += _bind_host(address, _resolve(address, host, port), backlog)
     except BaseException:
         close_all(opened)
         raise
@@ -136,7 +135,26 @@ def _resolve(address: str, host: str, port: int) -> Sequence[tuple[socket.Addres
     return places[:1] if port == 0 else places
 
 
-def _bind_tcp(address: str, family: socket.AddressFamily, place: tuple[str, int], backlog: int) -> socket.socket:
+def _bind_host(
+    address: str, places: Sequence[tuple[socket.AddressFamily, tuple[str, int]]], backlog: int
+) -> list[socket.socket]:
+    """A socket for each place that this machine has: `localhost` is often ::1 too where there is no IPv6."""
+    opened: list[socket.socket] = []
+    missing: OSError | None = None
+    for family, place in places:
+        try:
+            opened.append(_bind_tcp(family, place, backlog))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                close_all(opened)
+                raise _refused(address, error) from error
+            missing = error
+    if missing is not None and not opened:
+        raise _refused(address, missing) from missing
+    return opened
+
+
+def _bind_tcp(family: socket.AddressFamily, place: tuple[str, int], backlog: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         # Without it a restarted server would have to wait until the connections of the last one are forgotten.
@@ -146,9 +164,9 @@ def _bind_tcp(address: str, family: socket.AddressFamily, place: tuple[str, int]
         listening.bind(place)
         listening.listen(backlog)
         listening.setblocking(False)
-    except OSError as error:
+    except OSError:
         listening.close()
-        raise _refused(address, error) from error
+        raise
     return listening
 
 
