@@ -73,9 +73,15 @@ class _Response(msgspec.Struct):
     parameters: dict[str, Any] | None = None
 
 
+class _Described(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
 class _Metadata(msgspec.Struct):
-    inputs: list[TensorSpec]
-    outputs: list[TensorSpec]
+    inputs: list[_Described]
+    outputs: list[_Described]
 
 
 _numeric = msgspec.json.Decoder(_Numeric)
@@ -161,14 +167,14 @@ def _inputs(came: Sequence[_NumericInput | _Input], signature: Signature, number
             raise DukouError(Reason.INPUT_UNEXPECTED, tensor=tensor.name, wanted=", ".join(specs))
         if tensor.datatype != spec.datatype:
             raise DukouError(Reason.WRONG_DATATYPE, tensor=spec.name, got=tensor.datatype, wanted=spec.datatype)
+        if spec.datatype == "FP16":
+            raise _no_fp16(spec.name, "input")
         inputs[spec.name] = fit(_array(tensor, spec, numbers), spec)
     return {name: inputs[name] for name in specs}
 
 
 def _array(tensor: _NumericInput | _Input, spec: TensorSpec, numbers: bool = False) -> NDArray[Any]:
     """The array of a tensor's data in the shape that the tensor states."""
-    if spec.datatype == "FP16":
-        raise _no_fp16(spec.name, "input")
     shape = tensor.shape
     if tensor.data is UNSET:
         raise DukouError(Reason.MALFORMED_REQUEST, tensor=spec.name, detail="the input has no 'data'")
@@ -387,6 +393,9 @@ def decode_error(body: bytes) -> str:
 def decode_metadata(body: bytes) -> Signature:
     """A server's model metadata as a signature; batched where every tensor's first size is -1. Raises DukouError."""
     said = _convert(read(body), _Metadata)
-    tensors = (*said.inputs, *said.outputs)
-    batched = all(spec.shape is not None and spec.shape[:1] == (-1,) for spec in tensors)
-    return Signature(DEFAULT_SIGNATURE, tuple(said.inputs), tuple(said.outputs), batched=batched)
+    inputs, outputs = (
+        tuple(TensorSpec(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)
+        for tensors in (said.inputs, said.outputs)
+    )
+    batched = all(tensor.shape[:1] == (-1,) for tensor in (*said.inputs, *said.outputs))
+    return Signature(DEFAULT_SIGNATURE, inputs, outputs, batched=batched)
