@@ -12,6 +12,7 @@ from dukou.client.core import (
     Calls,
     Failure,
     Flow,
+    ListedModel,
     Patience,
     Pause,
     Request,
@@ -187,18 +188,38 @@ def test_ready_raises_when_nobody_is_there() -> None:
 
 
 def test_models_is_the_list_of_the_server() -> None:
-    """The repository extension's index, as it is."""
+    """The repository extension's index; what it leaves out is empty."""
     clock = HandClock()
+    index = Answer(200, b'[{"name":"iris","version":"1","state":"READY","reason":""},{"name":"new"}]')
 
-    models, steps = play(calls(clock, "").models(), clock, Answer(200, b'[{"name":"iris","version":"1"}]'))
+    models, steps = play(calls(clock, "").models(), clock, index)
 
-    assert models == [{"name": "iris", "version": "1"}]
+    assert models == [ListedModel("iris", "1", "READY"), ListedModel("new")]
     assert (steps[0].method, steps[0].path) == ("POST", "/v2/repository/index")
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b'[{"name":1}]'])
+def test_models_is_the_first_page_where_there_is_no_index() -> None:
+    """dukou lists its models there."""
+    clock = HandClock()
+    page = Answer(200, b'{"name":"dukou","models":[{"name":"iris","versions":[{"version":1,"state":"AVAILABLE"}]}]}')
+
+    models, _ = play(calls(clock, "").models(), clock, Answer(404, b""), page)
+
+    assert models == [ListedModel("iris", "1", "AVAILABLE")]
+
+
+def test_a_server_without_a_list_is_not_found() -> None:
+    """Its first page says something else."""
+    clock = HandClock()
+
+    error = error_of(calls(clock, "").models(), clock, Answer(404, b"no"), Answer(200, b"<html>"))
+
+    assert isinstance(error, NotFound)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'[{"name":1}]', b"\xff"])
 def test_a_list_of_models_that_is_none_is_a_bad_answer(body: bytes) -> None:
-    """Anything else than a list of texts is refused."""
+    """Anything else than a list of names is refused."""
     clock = HandClock()
 
     assert isinstance(error_of(calls(clock, "").models(), clock, Answer(200, body)), BadAnswer)

@@ -127,7 +127,7 @@ def test_the_other_calls_over_http(url: str) -> None:
         ready, not_ready = client.ready(), other.ready()
 
     assert [spec.name for spec in signature.inputs] == ["X"]
-    assert models[0]["name"] == "sum"
+    assert models[0].name == "sum"
     assert (ready, not_ready) == (True, False)
 
 
@@ -147,7 +147,7 @@ def test_the_async_client_does_the_same(url: str) -> None:
     assert outputs["sum"].tolist() == [3.0]
     assert signature.inputs[0].name == "X"
     assert ready is True
-    assert models[0]["version"] == "1"
+    assert models[0].version == "1"
 
 
 @pytest.mark.socket

@@ -15,6 +15,7 @@ from typing import IO, Annotated
 
 from cyclopts import App, Parameter
 
+from dukou.cli.serve import LAST_LINE
 from dukou.cli.terminal import FAILED, CommandError, say
 
 command = App(
@@ -118,8 +119,11 @@ def _served(folder: Path, port: int) -> Iterator[str]:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     server = subprocess.Popen(_program(words), cwd=folder, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
+    rest = Thread(target=_relay, args=(server.stderr,), daemon=True)
     try:
-        yield _address(server.stderr)
+        url = _address(server.stderr)
+        rest.start()
+        yield url
     finally:
         server.terminate()
         try:
@@ -127,18 +131,23 @@ def _served(folder: Path, port: int) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+        if rest.ident is not None:
+            rest.join()
+        server.stderr.close()
 
 
 def _address(lines: IO[str]) -> str:
-    """The first address that the server says it answers at; what it says later goes on to stderr."""
+    """The first address of the server's announcement, which is passed on. Raises CommandError where it ends without."""
     said = []
     for line in lines:
-        said.append(line)
+        if line.strip() == LAST_LINE:
+            break
+        said.append(line.rstrip())
         say(f"     {line.rstrip()}")
-        if line.strip().startswith("http"):
-            Thread(target=_relay, args=(lines,), daemon=True).start()
-            return line.strip()
-    raise CommandError(f"the server did not start:\n{''.join(said).strip()}", FAILED)
+    url = next((line.strip() for line in said if line.strip().startswith("http://")), None)
+    if url is None:
+        raise CommandError("the server did not start; what it said is above", FAILED)
+    return url
 
 
 def _relay(lines: IO[str]) -> None:

@@ -99,7 +99,7 @@ def _only_model(url: str, timeout_s: float) -> str:
 
     try:
         with Client(url, timeout_s=timeout_s) as client:
-            names = sorted({entry["name"] for entry in client.models()})
+            names = sorted({listed.name for listed in client.models()})
     except NotFound:
         raise CommandError("the server does not list its models: say --model") from None
     if len(names) != 1:
@@ -115,11 +115,25 @@ def _read(rows: Sequence[str], signature: Any) -> Mapping[str, Any]:
         return _noted(read_rows(Path(rows[0]), signature))
     if not rows and sys.stdin.isatty():
         raise CommandError("there are no rows: give some (5.1,3.5,1.4,0.2), a file, or - for standard input")
+    if rows not in ((), (STDIN,)):
+        check_cells(rows, signature)
     content = sys.stdin.buffer.read(MAX_BYTES + 1) if rows in ((), (STDIN,)) else "\n".join(rows).encode()
     with tempfile.TemporaryDirectory(prefix="dukou-") as folder:
         path = Path(folder, "rows" + suffix_of(content))
         path.write_bytes(content)
         return _noted(read_rows(path, signature))
+
+
+def check_cells(rows: Sequence[str], signature: Any) -> None:
+    """Raise CommandError for text where the model takes only numbers: only a file may have a header."""
+    if any(spec.datatype == "BYTES" for spec in signature.inputs):
+        return
+    for number, row in enumerate(rows, 1):
+        for cell in row.split(","):
+            try:
+                float({"true": "1", "false": "0"}.get(cell.strip().lower(), cell))
+            except ValueError:
+                raise CommandError(f"row {number}: {cell!r} is not a number") from None
 
 
 def _noted(rows: Any) -> Mapping[str, Any]:

@@ -13,6 +13,9 @@ from dukou.cli.terminal import CommandError, Progress, say
 LONGEST_EXAMPLE = 16
 """Values in a row that is still worth printing."""
 
+LAST_LINE = "Ctrl-C stops."
+"""Ends the announcement, for people and for programs that wait for it."""
+
 command = App(
     name="serve",
     help_epilogue="""Examples:
@@ -70,7 +73,7 @@ def announcement(
         else:
             body = json.dumps({"instances": [instance]})
             yield f"try it:  curl -s {web}/v1/models/{name}:predict -d '{body}'"
-    yield "Ctrl-C stops."
+    yield LAST_LINE
 
 
 def example(inputs: list[Any]) -> Any:

@@ -16,10 +16,10 @@ from urllib.parse import quote
 import msgspec
 from numpy.typing import NDArray
 
-from dukou.client.errors import BadAnswer, ClientError, ConnectionFailed, InvalidInput, TimedOut, refusal
+from dukou.client.errors import BadAnswer, ClientError, ConnectionFailed, InvalidInput, NotFound, TimedOut, refusal
 from dukou.client.inputs import typed
 from dukou.core.clock import Clock
-from dukou.core.errors import DukouError
+from dukou.core.errors import DukouError, Reason
 from dukou.core.model import Signature
 from dukou.wire import oip_json
 
@@ -63,6 +63,28 @@ class Failure(msgspec.Struct, frozen=True):
 
     trouble: Trouble
     detail: str = ""
+
+
+class ListedModel(msgspec.Struct, frozen=True):
+    """A version in a server's list; empty where the server does not say. The state is in the server's own words."""
+
+    name: str
+    version: str = ""
+    state: str = ""
+
+
+class _Version(msgspec.Struct):
+    version: int
+    state: str
+
+
+class _Model(msgspec.Struct):
+    name: str
+    versions: list[_Version]
+
+
+class _FirstPage(msgspec.Struct):
+    models: list[_Model]
 
 
 Flow: TypeAlias = Generator[Request | Pause, Answer | Failure | None, T]
@@ -165,11 +187,18 @@ class Calls:
         outcome = yield Request("GET", path, timeout_s=self._patience.timeout_s)
         return _answered(outcome).status == 200
 
-    def models(self) -> Flow[list[dict[str, str]]]:
-        """The server's own list of models, where it has one: name, version, state of each."""
-        request = Request("POST", "/v2/repository/index", b"{}")
-        answer = yield from self._exchange(request, self._clock() + self._patience.timeout_s)
-        return _decoded(_index, answer)
+    def models(self) -> Flow[list[ListedModel]]:
+        """The versions that the server lists: by the protocol's repository extension, or on its first page as dukou."""
+        deadline_s = self._clock() + self._patience.timeout_s
+        try:
+            answer = yield from self._exchange(Request("POST", "/v2/repository/index", b"{}"), deadline_s)
+            return _decoded(_repository_index, answer)
+        except NotFound as error:
+            answer = yield from self._exchange(Request("GET", "/"), deadline_s)
+            try:
+                return _first_page(answer.body)
+            except DukouError:
+                raise error from None
 
     def _asked_signature(self, deadline_s: float) -> Flow[Signature]:
         if self._signature is None:
@@ -222,8 +251,20 @@ def _decoded(decode: Callable[[bytes], T], answer: Answer) -> T:
         raise BadAnswer(f"the answer is not the Open Inference Protocol's: {error}") from error
 
 
-def _index(body: bytes) -> list[dict[str, str]]:
+def _repository_index(body: bytes) -> list[ListedModel]:
+    return _json(body, list[ListedModel])
+
+
+def _first_page(body: bytes) -> list[ListedModel]:
+    return [
+        ListedModel(model.name, str(version.version), version.state)
+        for model in _json(body, _FirstPage).models
+        for version in model.versions
+    ]
+
+
+def _json(body: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(body, type=list[dict[str, str]])
-    except msgspec.DecodeError as error:
-        raise BadAnswer(f"the list of models cannot be read: {error}") from error
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DukouError(Reason.MALFORMED_REQUEST, detail=str(error)) from error

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from numpy.typing import NDArray
 
-from dukou.client.core import Answer, Calls, Failure, Flow, Patience, Pause, Request, Trouble
+from dukou.client.core import Answer, Calls, Failure, Flow, ListedModel, Patience, Pause, Request, Trouble
 from dukou.client.errors import ClientError
 from dukou.core import clock
 from dukou.core.model import Signature
@@ -63,8 +63,8 @@ class Client:
         """Whether the model (the server, without a model) is ready. Raises ConnectionFailed when nobody is there."""
         return self._run(self._calls.ready())
 
-    def models(self) -> list[dict[str, str]]:
-        """The models that the server lists, each with name, version and state. Raises NotFound where it has no list."""
+    def models(self) -> list[ListedModel]:
+        """The versions that the server lists, each with its name and state. Raises NotFound where it has no list."""
         return self._run(self._calls.models())
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class AsyncClient:
         """As Client.ready."""
         return await self._run(self._calls.ready())
 
-    async def models(self) -> list[dict[str, str]]:
+    async def models(self) -> list[ListedModel]:
         """As Client.models."""
         return await self._run(self._calls.models())
 
@@ -223,7 +223,7 @@ def _options(url: str, headers: Mapping[str, str] | None) -> dict[str, Any]:
         raise ClientError(f"{url!r} is not an address such as http://127.0.0.1:8501")
     return {
         "base_url": address,
-        "headers": dict(headers or {}),
+        "headers": {"accept": "application/json"} | dict(headers or {}),
         # Certificates are read only where they are used: it takes 20 ms, and redirects are not followed.
         "verify": address.scheme == "https",
     }
