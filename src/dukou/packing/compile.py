@@ -9,11 +9,12 @@ import copy
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from dukou.core.model import Signature
 from dukou.core.tensor import TensorSpec
@@ -160,21 +161,19 @@ def _vectorizers(estimator: Any) -> Iterator[Any]:
 
 
 def _convert_histogram_trees(scope: Any, operator: Any, container: Any) -> None:
-    """The converter's own work for HistGradientBoosting, its attributes corrected on their way into the graph.
-
-    It hands over NumPy scalars, which ONNX refuses, and thresholds rounded to the nearest float32. Rounded down they
-    are exact for every float32 x: x <= t is the same as x <= the largest float32 that is not above t.
-    """
+    """The converter's own work for HistGradientBoosting, its tree ensembles corrected on their way into the graph."""
     from skl2onnx._supported_operators import get_model_alias
     from skl2onnx.common._registration import get_converter
+    from skl2onnx.common.data_types import DoubleTensorType
 
     model = operator.raw_operator
     if getattr(model, "is_categorical_", None) is not None and np.any(model.is_categorical_):
         raise _UnmatchedError("the converter does not know the categorical features of HistGradientBoosting")
-    nodes = np.concatenate([tree.nodes for trees in model._predictors for tree in trees])
-    thresholds = floor_float32(np.where(nodes["is_leaf"] == 1, 0.0, nodes["num_threshold"]))
-    convert = get_converter(get_model_alias(type(model)))
-    convert(scope, operator, _PlainAttributes(container, {"nodes_values": thresholds.tolist()}))
+    thresholds = None
+    if isinstance(operator.inputs[0].type, DoubleTensorType):
+        nodes = np.concatenate([tree.nodes for trees in model._predictors for tree in trees])
+        thresholds = np.where(nodes["is_leaf"] == 1, 0.0, nodes["num_threshold"])
+    get_converter(get_model_alias(type(model)))(scope, operator, _HistogramContainer(scope, container, thresholds))
 
 
 def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
@@ -195,7 +194,7 @@ def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
         not plain
         or not (isinstance(marks, float) and np.isnan(marks))
         or len(operator.inputs) != 1
-        or kind not in _REAL
+        or kind not in {_FLOAT, _DOUBLE}
     ):
         get_converter(get_model_alias(type(model)))(scope, operator, container)
         return
@@ -206,28 +205,55 @@ def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
     container.add_node("Where", [missing, values, source], [target], op_version=16)
 
 
-_REAL = {1, 11}
-"""ONNX's numbers of float and double."""
+_FLOAT, _DOUBLE = 1, 11
+"""ONNX's numbers for the two types."""
 
 
-class _PlainAttributes:
-    """A converter's container: nodes get plain Python numbers, and the given attributes in place of their own."""
+class _HistogramContainer:
+    """A converter's container that corrects its tree ensembles.
 
-    def __init__(self, container: Any, instead: Mapping[str, Any]) -> None:
+    Attributes come as NumPy scalars, which ONNX refuses. These trees compare in float64, and their thresholds are often
+    values of the training rows: a float64 graph gets the exact ones (`thresholds`, in the order of nodes; None for a
+    float32 graph). What an ensemble gives is float32 by its definition.
+    """
+
+    def __init__(self, scope: Any, container: Any, thresholds: NDArray[np.float64] | None) -> None:
+        self._scope = scope
         self._container = container
-        self._instead = instead
+        self._thresholds = thresholds
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._container, name)
 
-    def add_node(self, op_type: str, inputs: Any, outputs: Any, **attributes: Any) -> Any:
+    def add_node(self, op_type: str, inputs: Any, outputs: Any, **attributes: Any) -> None:
         plain = {
-            name: self._instead.get(
-                name, [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
-            )
+            name: [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
             for name, value in attributes.items()
         }
-        return self._container.add_node(op_type, inputs, outputs, **plain)
+        if self._thresholds is None or not op_type.startswith("TreeEnsemble"):
+            self._container.add_node(op_type, inputs, outputs, **plain)
+            return
+        plain["nodes_values"] = self._thresholds
+        for name in _TREE_NUMBERS & plain.keys():
+            plain[f"{name}_as_tensor"] = _float64_tensor(name, plain.pop(name))
+        outputs = [outputs] if isinstance(outputs, str) else list(outputs)
+        narrow = self._scope.get_unique_variable_name("float32")
+        plain |= {"name": _FLOAT64_TREES + str(plain.get("name", "")), "op_version": 3}
+        self._container.add_node(op_type, inputs, [*outputs[:-1], narrow], **plain)
+        self._container.add_node("Cast", [narrow], outputs[-1:], op_version=13, to=_DOUBLE)
+
+
+_TREE_NUMBERS = {"nodes_values", "nodes_hitrates", "class_weights", "target_weights", "base_values"}
+
+
+def _float64_tensor(name: str, values: Any) -> Any:
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(np.asarray(values, dtype=np.float64).ravel(), name)
+
+
+_FLOAT64_TREES = "float64/"
+"""How the names of tree ensembles begin that compare in float64."""
 
 
 def _plain(value: Any) -> Any:
@@ -260,15 +286,15 @@ def _keep_roots_real(graph: Any) -> None:
 
 
 def _let_trees_take_float32(graph: Any) -> None:
-    """Put casts around the tree ensembles of a float64 graph, so that they compute on float32 as scikit-learn's do.
+    """Put casts around the tree ensembles of a float64 graph, so that they compare float32 as scikit-learn's do.
 
     The converter's own float64 ensembles give other answers, or types that ONNX Runtime refuses to load.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
     nodes = []
     for node in graph.node:
-        if not node.op_type.startswith("TreeEnsemble"):
+        if not node.op_type.startswith("TreeEnsemble") or node.name.startswith(_FLOAT64_TREES):
             nodes.append(node)
             continue
         for attribute in list(node.attribute):
@@ -280,9 +306,9 @@ def _let_trees_take_float32(graph: Any) -> None:
                 node.attribute.append(helper.make_attribute(plain, exact.astype(np.float64).tolist()))
         source, target = node.input[0], node.output[-1]
         node.input[0], node.output[-1] = f"{target}/features", f"{target}/float32"
-        nodes.append(helper.make_node("Cast", [source], [node.input[0]], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Cast", [source], [node.input[0]], to=_FLOAT))
         nodes.append(node)
-        nodes.append(helper.make_node("Cast", [node.output[-1]], [target], to=TensorProto.DOUBLE))
+        nodes.append(helper.make_node("Cast", [node.output[-1]], [target], to=_DOUBLE))
     del graph.node[:]
     graph.node.extend(nodes)
 

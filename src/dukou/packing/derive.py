@@ -291,7 +291,11 @@ def _plain(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _from_trees(estimator: Any, rows: int, chance: Chance, base: Known | None) -> NDArray[np.float64] | None:
-    """Each feature at its thresholds: the float32 just below or at one, the float32 just above, and places between."""
+    """Each feature at its thresholds: the float32 just below or at one, the float32 just above, and places between.
+
+    HistGradientBoosting compares in float64, so its thresholds themselves are taken too, unless the way back through
+    transformers would round them anyway.
+    """
     splits = list(_splits(estimator, None))
     if not splits:
         return None
@@ -310,8 +314,9 @@ def _from_trees(estimator: Any, rows: int, chance: Chance, base: Known | None) -
         room = max(float(steps[-1] - steps[0]), 0.1 * abs(float(steps[0])), 1e-3)
         between = chance.uniform(steps[0] - 0.2 * room, steps[-1] + 0.2 * room, rows)
         plain = between if context is None else values[:, feature]
-        kind = chance.integers(0, 3, rows)
-        values[:, feature] = np.select([kind == 0, kind == 1], [below, above], plain)
+        kind = chance.integers(0, 4, rows)
+        exact = chosen if hasattr(estimator, "_predictors") and base is None else plain
+        values[:, feature] = np.select([kind == 0, kind == 1, kind == 2], [below, above, exact], plain)
     return values.astype(np.float64)
 
 

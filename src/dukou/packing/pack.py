@@ -157,6 +157,8 @@ def _pack_onnx(request: _Request) -> _Packed:
 
 
 def _pack_sklearn(request: _Request) -> _Packed:
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     from dukou.runtimes.sklearn import SklearnModel, open_estimator, signature_of
 
     source = request.source
@@ -171,20 +173,22 @@ def _pack_sklearn(request: _Request) -> _Packed:
         (request.folder / COMPILED).write_bytes(compiled.model)
         return _load_onnx(request.folder, signature)
 
-    form = choose_form(
-        estimator,
-        signature,
-        slow,
-        data=_given(request, signature),
-        data_name=request.data.name if request.data is not None else "",
-        open_compiled=open_compiled,
-        report=request.report,
-        clock=request.clock,
-    )
+    data = _given(request, signature)
+    with threadpool_limits(1):  # OpenMP's threads wait for one another longer than they compute, rows being few
+        form = choose_form(
+            estimator,
+            signature,
+            slow,
+            data=data,
+            data_name=request.data.name if request.data is not None else "",
+            open_compiled=open_compiled,
+            report=request.report,
+            clock=request.clock,
+        )
+        request.report("asking probe rows alone and in company")
+        independent = independence(form.model or slow, signature, form.rows)
     if form.model is None:
         (request.folder / COMPILED).unlink(missing_ok=True)
-    request.report("asking probe rows alone and in company")
-    independent = independence(form.model or slow, signature, form.rows)
     evidence = msgspec.structs.replace(form.evidence, independent_rows=independent.shown, independence=independent.said)
     probe = _first(form.rows)
     if form.model is None:
