@@ -33,6 +33,7 @@ class RefusedError(Exception):
 
 def find(module: str, name: str) -> Found:
     """What answers `module.name`. Raises RefusedError; ImportError or AttributeError when a listed module lacks it."""
+    module = "builtins" if module == "__builtin__" else module  # protocol 2 is written in Python 2's words
     pair = (module, name)
     if pair in _OURS:
         return Found(_OURS[pair], constructs=True)
@@ -98,7 +99,7 @@ def _masked(subtype: type, base: type, shape: tuple[int, ...], kind: bytes) -> N
     """The empty masked array that `__setstate__` fills; a parameter search keeps what it tried in such."""
     if subtype is not np.ma.MaskedArray or base is not np.ndarray:
         raise RefusedError(f"a masked array of the type {getattr(subtype, '__name__', subtype)}")
-    return np.ma.empty((0,), dtype=np.int8)
+    return np.ma.MaskedArray(np.empty((0,), dtype=np.int8), mask=np.empty((0,), dtype=np.bool_))
 
 
 def _frombuffer(
@@ -110,12 +111,26 @@ def _frombuffer(
     return array.reshape(tuple(shape), order="F" if order == "F" else "C")
 
 
+def _latin1(characters: str, encoding: str = "latin1") -> bytes:
+    """How protocol 2 writes bytes."""
+    if encoding != "latin1":
+        raise RefusedError(f"the encoding {encoding!r}")
+    return characters.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """How protocol 2 writes no bytes; `bytes(n)` would make as many as asked for."""
+    return b""
+
+
 _OURS: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _dtype,
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
     ("numpy.ma.core", "_mareconstruct"): _masked,
+    ("_codecs", "encode"): _latin1,
+    ("builtins", "bytes"): _no_bytes,
     ("collections", "OrderedDict"): collections.OrderedDict,
 }
 

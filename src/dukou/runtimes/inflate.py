@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,13 +74,17 @@ _BY_FIRST_BYTES: tuple[tuple[bytes, Callable[[], Decompressor]], ...] = (
 
 
 class Stream:
-    """A byte stream that refuses to give more than `limit` bytes in all, before it reserves memory for them."""
+    """A byte stream that refuses to give more than `limit` bytes in all, before it reserves memory for them.
 
-    def __init__(self, source: io.BufferedIOBase, limit: int, path: Path) -> None:
+    `ends` says that there are no more than `limit` bytes, so that wanting more is the reader's mistake (EOFError).
+    """
+
+    def __init__(self, source: io.BufferedIOBase, limit: int, path: Path, *, ends: bool = False) -> None:
         self._source = source
         self._limit = limit
         self._left = limit
         self._path = path
+        self._ends = ends
 
     def read(self, size: int) -> bytes:
         """The next `size` bytes, fewer at the end. Raises DukouError ARTIFACT_UNSUPPORTED beyond the limit."""
@@ -108,7 +113,9 @@ class Stream:
             size -= came
 
     def check(self, size: int) -> None:
-        """Raise DukouError ARTIFACT_UNSUPPORTED when `size` bytes are more than may still come."""
+        """Raise EOFError or DukouError ARTIFACT_UNSUPPORTED when `size` bytes are more than may still come."""
+        if size > self._left and self._ends:
+            raise EOFError("it ends too early")
         if size < 0 or size > self._left:
             detail = f"it wants more than {self._limit} bytes of memory; is it damaged, or made to exhaust the machine?"
             raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(self._path), detail=detail)
@@ -129,7 +136,8 @@ def open_inflated(path: Path, max_bytes: int = MAX_BYTES) -> Iterator[Stream]:
             start = file.peek(8)
             make = next((make for prefix, make in _BY_FIRST_BYTES if start.startswith(prefix)), None)
             if make is None:
-                yield Stream(file, min(max_bytes, path.stat().st_size), path)
+                size = os.fstat(file.fileno()).st_size
+                yield Stream(file, min(max_bytes, size), path, ends=size <= max_bytes)
             else:
                 yield Stream(io.BufferedReader(_Inflating(file, make())), max_bytes, path)
     except OSError as error:

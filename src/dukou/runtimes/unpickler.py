@@ -76,8 +76,7 @@ class Reader(_Machine):  # type: ignore[misc]
 
     def load_bytearray8(self) -> None:
         (size,) = struct.unpack("<Q", self.read(8))
-        self.stream.check(size)
-        self.append(bytearray(self.read(size)))
+        self.append(bytearray(self.read(size)))  # the standard library's reserves the size before it reads
 
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
