@@ -212,6 +212,7 @@ def test_bytes_that_are_no_request_are_answered_after_the_requests_before(slow: 
 def test_a_refused_client_may_finish_sending(world: World) -> None:
     """Closing at once would reset the connection, and the client would not see why. It has two seconds."""
     client = world.client().send(request("POST", "/predict", b"", "Content-Length: 999999999"))
+    assert client.transport.half_closed
     assert client.statuses == [413]
 
     client.send(b"x" * 100_000)
@@ -223,12 +224,16 @@ def test_a_refused_client_may_finish_sending(world: World) -> None:
     assert client.statuses == [413]
 
 
-def test_a_refused_client_over_tls_is_closed(world: World) -> None:
-    """TLS has no half-close."""
-    client = world.client(can_half_close=False).send(b"nonsense\r\n\r\n")
+def test_a_refused_client_over_tls_may_finish_too(world: World) -> None:
+    """TLS has no half-close, but the answer says that the connection ends."""
+    client = world.client(can_half_close=False).send(b"nonsense\r\n\r\n", b"more")
+    (said,) = client.answers()
+    assert (said.status, said.headers["connection"]) == (400, "close")
+    assert not client.transport.closed
 
-    assert client.statuses == [400]
-    assert client.transport.closed
+    world.pass_time(2.5)
+
+    assert client.transport.aborted
 
 
 def test_a_half_closed_client_gets_its_answers(slow: World) -> None:

@@ -46,7 +46,7 @@ class Connections:
         self.known_heads: dict[bytes, Head] = {}
         self.writer = ResponseWriter()
         self.sweep_s = min(
-            0.5,
+            1.0,
             0.25 * min(limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s, limits.write_timeout_s),
         )
         self._wall = wall
@@ -324,14 +324,15 @@ class Connection(asyncio.Protocol):
         return written
 
     def _write(self, data: bytes) -> None:
-        if self._transport is None:
+        transport = self._transport
+        if transport is None:
             return
         self._written_bytes += len(data)
         try:
-            self._transport.write(data)
+            transport.write(data)
         except (RuntimeError, OSError):
             # uvloop raises once the peer has gone; the other answers of this batch must go out all the same.
-            self._transport.abort()
+            transport.abort()
 
     def _end(self) -> None:
         """Close behind the last answer. After a refusal, linger: closing a socket with unread bytes resets it, and the
@@ -341,14 +342,18 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         if transport is None or transport.is_closing():
             return
-        if not self._refused or self._ended or not transport.can_write_eof():
+        if not self._refused or self._ended:
             transport.close()
             return
         self._linger_until_s = self._shared.clock() + LINGER_S
-        transport.write_eof()
         if self._read_paused:
             self._read_paused = False
             transport.resume_reading()
+        if transport.can_write_eof():
+            try:
+                transport.write_eof()
+            except (RuntimeError, OSError):
+                transport.abort()
 
     def _log_request(self, exchange: Exchange, answer: Answer) -> None:
         head = exchange.head

@@ -120,8 +120,8 @@ class RequestReader:
             self._check_overhead()
 
     def close(self) -> None:
-        """Let go of the parser, which refers back to its reader."""
-        self._parser = None
+        """Let go of the parser and the receiver, which refer back to this reader; it must not be fed again."""
+        del self._parser, self._receiver
 
     def _check_overhead(self) -> None:
         """Bound what is neither head nor body nor kept by a callback: half a header, trailers, chunk extensions."""

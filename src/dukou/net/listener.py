@@ -61,8 +61,13 @@ class HttpServer:
         self._servers: list[asyncio.AbstractServer] = []
         self._next_sweep: asyncio.TimerHandle | None = None
 
-    async def serve(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
-        """Accept connections on listening `sockets`; returns once it does."""
+    async def serve(
+        self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None, backlog: int = 2048
+    ) -> None:
+        """Accept connections on listening `sockets`; returns once it does.
+
+        `backlog` is that of the sockets: event loops call listen() again and would cut it to 100.
+        """
         loop = asyncio.get_running_loop()
         timeout_s = self._http.header_timeout_s if tls else None
         if tls:
@@ -71,7 +76,9 @@ class HttpServer:
             create: Any = loop.create_server
             if one.family == socket.AF_UNIX:
                 create = partial(loop.create_unix_server, **_KEEP_SOCKET_FILE)
-            self._servers.append(await create(self.connections, sock=one, ssl=tls, ssl_handshake_timeout=timeout_s))
+            self._servers.append(
+                await create(self.connections, sock=one, backlog=backlog, ssl=tls, ssl_handshake_timeout=timeout_s)
+            )
         self._sweep()
 
     async def drain(self) -> None:
