@@ -12,7 +12,15 @@ from hypothesis.extra import numpy as hnp
 
 from dukou.core.tensor import DTYPES
 from dukou.wire import json_write
-from dukou.wire.json_write import SIX_DIGITS_ONE_BY_ONE, array_text, error_text, in_b64, quote, six_digit_text
+from dukou.wire.json_write import (
+    LONGEST_ERROR,
+    SIX_DIGITS_ONE_BY_ONE,
+    array_text,
+    error_text,
+    in_b64,
+    quote,
+    six_digit_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +154,8 @@ def test_a_quotation_is_short_whatever_is_quoted() -> None:
 def test_an_error_is_json_whatever_its_text() -> None:
     """Half of a surrogate pair can come from a URL."""
     assert json.loads(error_text('no "label" \ud800')) == {"error": 'no "label" ?'}
+
+
+def test_an_error_is_never_long() -> None:
+    """Names that the caller chose are not sent back whole."""
+    assert len(error_text("x" * 1_000_000)) < LONGEST_ERROR + 20

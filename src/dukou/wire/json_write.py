@@ -161,6 +161,12 @@ def quote(value: Any, most: int = 256) -> str:
 _quoting = json.JSONEncoder(ensure_ascii=False, default=lambda array: array.ravel()[:64].tolist())
 
 
+LONGEST_ERROR = 2000
+"""Characters of an error message that are sent; names and labels in it are the caller's own and may be any size."""
+
+
 def error_text(message: str) -> bytes:
     """`{"error": message}`; half surrogate pairs, which a URL can hold, become question marks."""
+    if len(message) > LONGEST_ERROR:
+        message = message[:LONGEST_ERROR] + "..."
     return orjson.dumps({"error": message.encode("utf-8", "replace").decode()})

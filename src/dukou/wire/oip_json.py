@@ -21,7 +21,7 @@ from dukou.core.model import DEFAULT_SIGNATURE, Signature
 from dukou.core.tensor import DTYPES, Tensors, TensorSpec, datatype_of
 from dukou.core.version import ModelRef, ModelVersion
 from dukou.wire.codec import Headers, Reply
-from dukou.wire.json_array import Numbers, to_array
+from dukou.wire.json_array import MAX_RANK, Numbers, to_array
 from dukou.wire.json_text import decode, read
 from dukou.wire.json_write import array_text, error_text, native, texts
 from dukou.wire.rows import count, fit
@@ -83,6 +83,8 @@ class _Metadata(msgspec.Struct):
     inputs: list[_Described]
     outputs: list[_Described]
 
+
+_MOST_ELEMENTS = 2**48
 
 _numeric = msgspec.json.Decoder(_Numeric)
 
@@ -176,12 +178,32 @@ def _inputs(came: Sequence[_NumericInput | _Input], signature: Signature, number
 def _array(tensor: _NumericInput | _Input, spec: TensorSpec, numbers: bool = False) -> NDArray[Any]:
     """The array of a tensor's data in the shape that the tensor states."""
     shape = tensor.shape
+    if len(shape) > MAX_RANK or max(shape, default=0) > _MOST_ELEMENTS:
+        raise DukouError(Reason.MALFORMED_REQUEST, tensor=spec.name, detail="no tensor has the stated shape")
     if tensor.data is UNSET:
         raise DukouError(Reason.MALFORMED_REQUEST, tensor=spec.name, detail="the input has no 'data'")
-    array = to_array(tensor.data, spec, numbers)
+    try:
+        array = to_array(tensor.data, spec, numbers)
+    except DukouError as error:
+        raise _by_stated_row(error, tensor) from None
     if array.size != math.prod(shape) or (shape and min(shape) < 0):
         raise DukouError(Reason.WRONG_WIDTH, tensor=spec.name, got=array.size, wanted=math.prod(shape), stated=shape)
-    return array if array.shape == tuple(shape) else array.reshape(shape)
+    try:
+        return array if array.shape == tuple(shape) else array.reshape(shape)
+    except ValueError:  # empty, but with other axes too large for NumPy
+        raise DukouError(Reason.MALFORMED_REQUEST, tensor=spec.name, detail="no tensor has the stated shape") from None
+
+
+def _by_stated_row(error: DukouError, tensor: _NumericInput | _Input) -> DukouError:
+    """An error in flat data with the row that the stated shape makes of the place."""
+    place = error.facts.get("row")
+    if (
+        place is None
+        or (type(tensor.data) is list and type(tensor.data[0]) is list)
+        or min(tensor.shape, default=0) < 1
+    ):
+        return error
+    return DukouError(error.reason, **(error.facts | {"row": place // math.prod(tensor.shape[1:])}))
 
 
 def _no_fp16(name: str, side: str) -> DukouError:

@@ -1,0 +1,431 @@
+"""The Open Inference Protocol in JSON: server's and client's side, error texts."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dukou.core.errors import Code, DukouError, Reason
+from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served
+from dukou.core.model import DEFAULT_SIGNATURE, Signature
+from dukou.core.tensor import DTYPES, TensorSpec, datatype_of
+from dukou.core.version import ModelRef, ModelVersion
+from dukou.testing.models import Direct, FunctionModel, manifest, served
+from dukou.wire import oip_json
+
+REF = ModelRef("m")
+
+
+def of(*inputs: TensorSpec, batched: bool = False, **options: Any) -> Served:
+    """A model that answers with its inputs under the same names."""
+    signature = Signature(DEFAULT_SIGNATURE, inputs, inputs, batched=batched)
+    return served(manifest("m", 1, (signature,), options=options), Direct(FunctionModel(dict)))
+
+
+ONE = of(TensorSpec("x", "FP32", (-1, 2)), batched=True, max_request_rows=8)
+TWO = of(TensorSpec("a", "INT32", (-1,)), TensorSpec("b", "INT32", (-1,)), batched=True)
+OPEN = of(TensorSpec("x", "FP32"))
+
+
+def tensor(data: Any, shape: Any, name: str = "x", datatype: str = "FP32", **more: Any) -> dict[str, Any]:
+    return {"name": name, "shape": shape, "datatype": datatype, "data": data, **more}
+
+
+def body_of(*inputs: Any, **more: Any) -> bytes:
+    return json.dumps({"inputs": inputs, **more}).encode()
+
+
+def bound(body: bytes, version: Served = ONE) -> InferenceRequest:
+    return oip_json.bind(oip_json.parse(REF, {}, body), version, Context())
+
+
+def answer(body: bytes, version: Served = ONE) -> Any:
+    request = bound(body, version)
+    assert version.stage is not None
+    return json.loads(oip_json.encode(request, asyncio.run(version.stage.infer(request))).body)
+
+
+def refusal(body: bytes, version: Served = ONE) -> tuple[Code, str]:
+    with pytest.raises(DukouError) as caught:
+        bound(body, version)
+    return caught.value.code, json.loads(oip_json.refuse(caught.value))["error"]
+
+
+@pytest.mark.parametrize(
+    ("data", "shape", "flat"),
+    [
+        ([1, 2, 3, 4], [2, 2], [1.0, 2.0, 3.0, 4.0]),
+        ([[1, 2], [3, 4]], [2, 2], [1.0, 2.0, 3.0, 4.0]),
+        ([0.1, float("nan")], [1, 2], None),
+        ([1, float("inf")], [1, 2], [1.0, float("inf")]),
+    ],
+)
+def test_data_comes_flat_or_nested_and_goes_out_flat(data: Any, shape: list[int], flat: Any) -> None:
+    """In row-major order, with not-finite numbers as tokens."""
+    result = answer(body_of(tensor(data, shape)))
+
+    (output,) = result["outputs"]
+    assert output["shape"] == shape
+    assert output["datatype"] == "FP32"
+    assert flat is None or output["data"] == flat
+    assert np.allclose(np.ravel(data), output["data"], equal_nan=True)
+
+
+def test_the_answer_names_the_model_its_version_and_the_request() -> None:
+    """`id` is there only where one was sent."""
+    assert answer(body_of(tensor([1, 2], [1, 2]), id="7")) == {
+        "model_name": "m",
+        "model_version": "1",
+        "id": "7",
+        "outputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}],
+    }
+    assert "id" not in answer(body_of(tensor([1, 2], [1, 2])))
+    assert answer(body_of(tensor([1, 2], [1, 2]), id=""))["id"] == ""
+
+
+def test_outputs_are_those_asked_for_in_that_order() -> None:
+    """None asked for means all."""
+    inputs = [tensor([1], [1], "a", "INT32"), tensor([2], [1], "b", "INT32")]
+
+    every = answer(body_of(*inputs), TWO)
+    one = answer(body_of(*inputs, outputs=[{"name": "b"}]), TWO)
+    turned = answer(body_of(*inputs, outputs=[{"name": "b", "parameters": {"binary_data": False}}, {"name": "a"}]), TWO)
+
+    assert [output["name"] for output in every["outputs"]] == ["a", "b"]
+    assert [output["name"] for output in one["outputs"]] == ["b"]
+    assert [output["name"] for output in turned["outputs"]] == ["b", "a"]
+
+
+def test_inputs_may_come_in_any_order_and_parameters_reach_the_model() -> None:
+    """What concerns the form of the answer does not."""
+    request = bound(
+        body_of(
+            tensor([2], [1], "b", "INT32"),
+            tensor([1], [1], "a", "INT32", parameters={"content_type": "np"}),
+            parameters={"temperature": 0.5, "binary_data_output": False},
+        ),
+        TWO,
+    )
+
+    assert list(request.inputs) == ["a", "b"]
+    assert request.parameters == {"temperature": 0.5}
+
+
+@pytest.mark.parametrize("value", ["null", "é", ""])
+def test_strings_are_text_both_ways(value: str) -> None:
+    """BYTES in JSON is UTF-8; the word null stays a word."""
+    result = answer(body_of(tensor([value], [1], datatype="BYTES")), of(TensorSpec("x", "BYTES", (-1,))))
+
+    assert result["outputs"][0]["data"] == [value]
+
+
+def test_a_large_body_is_as_exact_as_a_small_one() -> None:
+    """Above 4 KB another parser reads it."""
+    data = [[2**53 + row, -row] for row in range(1000)]
+
+    result = answer(body_of(tensor(data, [1000, 2], datatype="INT64")), of(TensorSpec("x", "INT64", (-1, 2))))
+
+    assert result["outputs"][0]["data"] == [value for row in data for value in row]
+
+
+GOOD = tensor([1, 2], [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("body", "version", "text"),
+    [
+        (
+            b"{bad",
+            ONE,
+            "failed to parse the request JSON buffer: Expecting property name enclosed in double quotes at offset 1",
+        ),
+        (b"[1]", ONE, "Expected `object`, got `array`"),
+        (b"{}", ONE, "Object missing required field `inputs`"),
+        (body_of({"name": "x"}), ONE, "Object missing required field `shape` - at `$.inputs[0]`"),
+        (body_of(tensor([1, 2], [1, "2"])), ONE, "Expected `int`, got `str` - at `$.inputs[0].shape[1]`"),
+        (
+            body_of({"name": "x", "shape": [1, 2], "datatype": "FP32"}),
+            ONE,
+            "model 'm', version 1, input 'x': the input has no 'data'",
+        ),
+        (body_of(GOOD, GOOD), ONE, "input 'x' already exists in request"),
+        (
+            body_of(),
+            ONE,
+            "expected 1 inputs but got 0 inputs for model 'm'. Got input(s) [], but missing required input(s) ['x']. "
+            "Please provide all required input(s).",
+        ),
+        (
+            body_of(tensor([1], [1], "a", "INT32")),
+            TWO,
+            "expected 2 inputs but got 1 inputs for model 'm'. Got input(s) ['a'], but missing required input(s) "
+            "['b']. Please provide all required input(s).",
+        ),
+        (
+            body_of(GOOD, tensor([1], [1], "y")),
+            ONE,
+            "expected 1 inputs but got 2 inputs for model 'm'. Got input(s) ['x', 'y'], wanted are ['x'].",
+        ),
+        (body_of(tensor([1, 2], [1, 2], "y")), ONE, "unexpected inference input 'y' for model 'm'"),
+        (
+            body_of(tensor([1, 2], [1, 2], datatype="INT32")),
+            ONE,
+            "inference input 'x' data-type is 'INT32', but model 'm' expects 'FP32'",
+        ),
+        (
+            body_of(tensor([1, 2], [1, 2], datatype="BF16")),
+            ONE,
+            "inference input 'x' data-type is 'BF16', but model 'm' expects 'FP32'",
+        ),
+        (
+            body_of(tensor([1, 2, 3], [1, 3])),
+            ONE,
+            "unexpected shape for input 'x' for model 'm'. Expected [-1,2], got [1,3]. ",
+        ),
+        (body_of(tensor([1, 2], [2])), ONE, "unexpected shape for input 'x' for model 'm'. Expected [-1,2], got [2]. "),
+        (
+            body_of(tensor([1, 2, 3], [1, 2])),
+            ONE,
+            "unable to parse 'data' of input 'x' for model 'm': shape [1,2] does not match true shape of 'data', "
+            "which has 3 elements",
+        ),
+        (
+            body_of(tensor([1, 2], [-1, -2])),
+            ONE,
+            "unable to parse 'data' of input 'x' for model 'm': shape [-1,-2] does not match true shape of 'data', "
+            "which has 2 elements",
+        ),
+        (body_of(tensor([0] * 18, [9, 2])), ONE, "inference request batch-size must be <= 8 for 'm'"),
+        (body_of(tensor([], [0, 2])), ONE, "model 'm', version 1: no rows came"),
+        (
+            body_of(tensor([1, 2], [2], "a", "INT32"), tensor([1], [1], "b", "INT32")),
+            TWO,
+            "input 'b' batch size does not match other inputs for 'm'",
+        ),
+        (
+            body_of(tensor([[1, 2], [3]], [1, 3])),
+            ONE,
+            "model 'm', version 1, input 'x', row 1: the rows have different shapes: [1] came after [2]",
+        ),
+        (
+            body_of(tensor([1, "2"], [1, 2])),
+            ONE,
+            "model 'm', version 1, input 'x', row 0: \"2\" came where a value of datatype FP32 is wanted",
+        ),
+        (
+            body_of(tensor([1, 2, 3, None], [2, 2])),
+            ONE,
+            "model 'm', version 1, input 'x', row 1: null came where a value of datatype FP32 is wanted",
+        ),
+        (
+            body_of(tensor([[1, 2], [3, True]], [2, 2])),
+            ONE,
+            "model 'm', version 1, input 'x', row 1: true came where a value of datatype FP32 is wanted",
+        ),
+        (
+            body_of(tensor([1.5], [1], "a", "INT32"), tensor([1], [1], "b", "INT32")),
+            TWO,
+            "model 'm', version 1, input 'a', row 0: 1.5 came where a value of datatype INT32 is wanted",
+        ),
+        (body_of(GOOD, outputs=[{"name": "z"}]), ONE, "unexpected inference output 'z' for model 'm'"),
+        (body_of(GOOD, outputs=[{"name": "x"}, {"name": "x"}]), ONE, "output 'x' already exists in request"),
+        (
+            body_of(tensor([1], [1], datatype="FP16")),
+            of(TensorSpec("x", "FP16", (-1,))),
+            "model 'm', version 1: FP16 data cannot be sent as JSON, use binary data for input 'x'",
+        ),
+    ],
+)
+def test_a_wrong_request_is_refused_in_these_words(body: bytes, version: Served, text: str) -> None:
+    """Triton's where clients look for them."""
+    assert refusal(body, version) == (Code.INVALID_ARGUMENT, text)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        body_of({"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}),
+        body_of(tensor([1, 2], [1, 2], parameters={"shared_memory_region": "r"})),
+        body_of(GOOD, parameters={"binary_data_output": True}),
+        body_of(GOOD, outputs=[{"name": "x", "parameters": {"binary_data": True}}]),
+        body_of(GOOD, outputs=[{"name": "x", "parameters": {"classification": 2}}]),
+    ],
+)
+def test_extensions_that_are_not_there_are_said_to_be_missing(body: bytes) -> None:
+    """UNIMPLEMENTED, instead of an answer in another form than asked for."""
+    assert refusal(body)[0] is Code.UNIMPLEMENTED
+
+
+def test_a_binary_body_is_said_to_be_unsupported() -> None:
+    """It would look like broken JSON."""
+    with pytest.raises(DukouError) as caught:
+        oip_json.parse(REF, {b"inference-header-content-length": b"10"}, b'{"inputs":\x00')
+
+    assert caught.value.code is Code.UNIMPLEMENTED
+
+
+def test_an_fp16_output_is_refused_before_the_model_runs() -> None:
+    """Unless it is not asked for."""
+    signature = Signature(
+        DEFAULT_SIGNATURE, (TensorSpec("x", "FP32"),), (TensorSpec("h", "FP16"), TensorSpec("f", "FP32")), batched=False
+    )
+    version = served(manifest("m", 1, (signature,)))
+
+    assert refusal(body_of(GOOD), version) == (
+        Code.INVALID_ARGUMENT,
+        "model 'm', version 1: FP16 data cannot be sent as JSON, use binary data for output 'h'",
+    )
+    assert bound(body_of(GOOD, outputs=[{"name": "f"}]), version).outputs == ("f",)
+
+
+@pytest.mark.parametrize("array", [np.array([1], np.float16), np.array([b"\xff"], object)])
+def test_an_output_that_json_cannot_carry_is_refused(array: Any) -> None:
+    """FP16 and bytes that are no text."""
+    request = bound(body_of(GOOD))
+
+    with pytest.raises(DukouError):
+        oip_json.encode(request, InferenceResponse(request.version, {"x": array}))
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (DukouError(Reason.MODEL_NOT_FOUND, model="no", served="a"), "Request for unknown model: 'no' is not found"),
+        (
+            DukouError(Reason.VERSION_NOT_FOUND, model="m", version=9),
+            "Request for unknown model: 'm' version 9 is not found",
+        ),
+        (
+            DukouError(Reason.QUEUE_FULL, model="m", got=9, wanted=8),
+            "model 'm': 9 rows are waiting, 8 is the most; try again soon",
+        ),
+    ],
+)
+def test_errors_of_other_steps_have_this_protocols_words(error: DukouError, text: str) -> None:
+    """Where clients look for them; the rest keep the default sentence."""
+    assert json.loads(oip_json.refuse(error)) == {"error": text}
+
+
+def test_metadata_tells_tensors_and_versions() -> None:
+    """The platform is derived from the runtime; an open rank has a placeholder."""
+    versions = {2: served(manifest("m", 2)), 1: served(manifest("m", 1))}
+
+    iris = json.loads(oip_json.model_metadata("m", versions, versions[2]))
+    rank = json.loads(oip_json.model_metadata("m", {1: OPEN}, OPEN))
+
+    assert iris == {
+        "name": "m",
+        "versions": ["1", "2"],
+        "platform": "function",
+        "inputs": [{"name": "X", "datatype": "FP32", "shape": [-1, 4]}],
+        "outputs": [
+            {"name": "label", "datatype": "INT64", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]},
+        ],
+    }
+    assert rank["inputs"][0]["shape"] == [-1]
+    assert json.loads(oip_json.server_metadata("dukou", "1.2", ["a"])) == {
+        "name": "dukou",
+        "version": "1.2",
+        "extensions": ["a"],
+    }
+
+
+def test_a_client_reads_the_metadata_that_a_server_writes() -> None:
+    """Names, datatypes and shapes; also with members that only other servers send."""
+    version = served()
+    body = oip_json.model_metadata("iris", {1: version}, version)
+    other = (
+        b'{"name": "m", "inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "parameters": {}}], "outputs": []}'
+    )
+
+    assert oip_json.decode_metadata(body) == version.manifest.signature("")
+    assert oip_json.decode_metadata(other).inputs == (TensorSpec("x", "FP32", (3,)),)
+    assert not oip_json.decode_metadata(other).batched
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"inputs": 1, "outputs": 2}', b"\xff"])
+def test_what_is_no_metadata_or_response_is_refused(body: bytes) -> None:
+    """As a DukouError, never another exception."""
+    for decode in (oip_json.decode_metadata, oip_json.decode_response):
+        with pytest.raises(DukouError):
+            decode(body)
+
+
+@pytest.mark.parametrize(
+    ("version", "number"), [('"3"', 3), ("3", 3), ('"v1.2"', 0), ("null", 0), ('"99999999999999999999"', 0)]
+)
+def test_a_client_takes_any_version(version: str, number: int) -> None:
+    """Free text in the protocol; 0 where it is no number."""
+    body = f'{{"model_name": "m", "model_version": {version}, "outputs": []}}'.encode()
+
+    assert oip_json.decode_response(body).version == ModelVersion("m", number)
+    assert oip_json.decode_response(b'{"outputs": []}').version == ModelVersion("", 0)
+
+
+def test_a_client_reads_datatypes_that_servers_send_against_the_protocol() -> None:
+    """FP16 as JSON numbers is read, a datatype without a NumPy form is refused."""
+    body = b'{"model_name": "m", "outputs": [{"name": "h", "datatype": "%b", "shape": [2], "data": [1, 0.5]}]}'
+
+    assert oip_json.decode_response(body % b"FP16").outputs["h"].dtype == np.float16
+    with pytest.raises(DukouError) as caught:
+        oip_json.decode_response(body % b"BF16")
+    assert caught.value.reason is Reason.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"error": "no"}', "no"),
+        (b'{"detail": "no"}', "no"),
+        (b'{"error": 1}', '{"error": 1}'),
+        (b"<html>", "<html>"),
+        (b"\xff", "�"),
+        (b"[" * 2000, "[" * 500),
+    ],
+)
+def test_a_client_finds_the_message_of_any_error(body: bytes, text: str) -> None:
+    """The body itself where it has another form."""
+    assert oip_json.decode_error(body) == text
+
+
+def tensors() -> st.SearchStrategy[Mapping[str, Any]]:
+    shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)
+    numbers = st.sampled_from([name for name in DTYPES if name not in ("BYTES", "FP16")]).flatmap(
+        lambda name: hnp.arrays(DTYPES[name], shapes)
+    )
+    words = hnp.arrays(object, shapes, elements=st.text(st.characters(codec="utf-8"), max_size=4), fill=st.nothing())
+    return st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), numbers | words, min_size=1, max_size=3)
+
+
+@given(tensors(), st.text(st.characters(codec="utf-8"), max_size=4))
+def test_every_array_goes_to_a_server_and_back(inputs: Mapping[str, Any], name: str) -> None:
+    """encode_request, parse, bind, encode and decode_response leave names, datatypes, shapes and values as they are."""
+    version = of(*(TensorSpec(key, datatype_of(array)) for key, array in inputs.items()))
+
+    request = bound(oip_json.encode_request(inputs, list(inputs)[:1], {"p": 1}, name), version)
+    reply = oip_json.encode(request, InferenceResponse(request.version, inputs))
+    response = oip_json.decode_response(reply.body)
+
+    (first,) = response.outputs
+    assert first == next(iter(inputs))
+    assert request.parameters == {"p": 1}
+    assert json.loads(reply.body).get("id", "") == name
+    for key, array in inputs.items():
+        assert request.inputs[key].dtype == array.dtype
+        assert request.inputs[key].shape == array.shape
+        assert np.array_equal(request.inputs[key], array, equal_nan=array.dtype.kind == "f")
+    assert np.array_equal(response.outputs[first], inputs[first], equal_nan=inputs[first].dtype.kind == "f")
+
+
+def test_a_client_cannot_send_what_json_cannot_carry() -> None:
+    """FP16 and bytes that are no text."""
+    for array in (np.zeros(1, np.float16), np.array([b"\xff"], object)):
+        with pytest.raises(DukouError):
+            oip_json.encode_request({"x": array})
