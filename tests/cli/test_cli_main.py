@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from io import StringIO
 
 import pytest
 
@@ -152,6 +153,25 @@ def test_tab_completion_is_made_for_each_shell(shell: str) -> None:
     script = app.generate_completion(prog_name="dukou", shell=shell)  # type: ignore[arg-type]
 
     assert "serve" in script
+
+
+def test_progress_is_a_spinner_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step at hand is shown, and nothing of it stays."""
+
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+
+    with Progress() as report:
+        report("compiling")
+        report("comparing")
+
+    assert "comparing" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K")
 
 
 def test_progress_is_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -302,11 +302,31 @@ def test_only_what_may_pass_is_tried_again(outcome: Outcome, again: bool) -> Non
     assert (pause_before_retry(Patience(), 0, outcome, 0.5) is not None) is again
 
 
-def test_a_timeout_is_tried_again_only_where_asked() -> None:
-    """The model may still be at it, so that another try may double the load."""
-    outcome = Failure(Trouble.TIMED_OUT)
+def test_a_timeout_is_tried_again_only_where_each_try_has_its_own() -> None:
+    """The model may still be at it, so that another try may double the load: it must be asked for."""
+    clock = HandClock()
+    slow = Failure(Trouble.TIMED_OUT)
 
-    assert pause_before_retry(Patience(retry_after_timeout=True), 0, outcome, 0.5) is not None
+    signature, steps = play(calls(clock, timeout_s=10.0, try_timeout_s=2.0).metadata(), clock, slow, METADATA, each_s=9)
+
+    assert signature.inputs[0].name == "X"
+    assert [step.timeout_s for step in steps if isinstance(step, Request)] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("wrong", [{"timeout_s": 0.0}, {"try_timeout_s": -1.0}, {"retries": -1}])
+def test_spans_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    """A client is not made with them."""
+    with pytest.raises(ValueError, match="above 0 s"):
+        Patience(**wrong)
+
+
+def test_a_refusal_without_words_says_so() -> None:
+    """A proxy's empty 503 still makes a sentence."""
+    clock = HandClock()
+
+    error = error_of(calls(clock, retries=0).metadata(), clock, Answer(503, b""))
+
+    assert str(error) == "the server gave no reason (HTTP 503)"
 
 
 def test_the_tries_are_counted() -> None:

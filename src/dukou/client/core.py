@@ -94,15 +94,21 @@ class Patience(msgspec.Struct, frozen=True):
     """How long and how often a call is tried.
 
     `timeout_s` bounds the whole call, its retries and pauses included. Before retry n (from 0) it waits a random time
-    up to `min(longest_pause_s, first_pause_s * 2**n)`. A call whose answer did not come in time may still be computing,
-    so it is sent again only with `retry_after_timeout`.
+    up to `min(longest_pause_s, first_pause_s * 2**n)`. A try that was not answered in time may still be computing, so
+    that another would add to it: there is none, unless `try_timeout_s` bounds each try by itself.
+
+    Raises ValueError for spans and counts that mean nothing.
     """
 
     timeout_s: float = 30.0
     retries: int = 3
     first_pause_s: float = 0.1
     longest_pause_s: float = 5.0
-    retry_after_timeout: bool = False
+    try_timeout_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not (self.timeout_s > 0.0 and self.try_timeout_s > 0.0 and self.retries >= 0):
+            raise ValueError("timeouts must be above 0 s, and retries at least 0")
 
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
@@ -119,7 +125,7 @@ def pause_before_retry(patience: Patience, attempt: int, outcome: Answer | Failu
     spread: float = jitter * min(patience.longest_pause_s, patience.first_pause_s * 2.0**attempt)
     if isinstance(outcome, Failure):
         again = outcome.trouble in (Trouble.NOT_CONNECTED, Trouble.HUNG_UP) or (
-            outcome.trouble is Trouble.TIMED_OUT and patience.retry_after_timeout
+            outcome.trouble is Trouble.TIMED_OUT and patience.try_timeout_s < math.inf
         )
         return spread if again else None
     if outcome.status not in RETRIED_STATUSES:
@@ -219,7 +225,7 @@ class Calls:
         attempt = 0
         while True:
             left_s = deadline_s - self._clock()
-            outcome = yield msgspec.structs.replace(request, timeout_s=left_s)
+            outcome = yield msgspec.structs.replace(request, timeout_s=min(left_s, self._patience.try_timeout_s))
             assert outcome is not None, "a Request is answered"
             if isinstance(outcome, Answer) and outcome.status < 300:
                 return outcome
@@ -239,7 +245,7 @@ def _answered(outcome: Answer | Failure | None) -> Answer:
 
 def _error(outcome: Answer | Failure) -> ClientError:
     if isinstance(outcome, Answer):
-        return refusal(outcome.status, oip_json.decode_error(outcome.body))
+        return refusal(outcome.status, oip_json.decode_error(outcome.body) or "the server gave no reason")
     kinds = {Trouble.TIMED_OUT: TimedOut, Trouble.TOO_LARGE: BadAnswer}
     return kinds.get(outcome.trouble, ConnectionFailed)(outcome.detail or outcome.trouble.value)
 

@@ -27,8 +27,9 @@ class Client:
         with Client("http://127.0.0.1:8501", model="iris") as client:
             client.predict([[5.1, 3.5, 1.4, 0.2]])
 
-    Connections are kept and shared by threads. `timeout_s` bounds a call with its retries. Every call raises
-    ClientError: `dukou.client.errors` draws the tree.
+    Connections are kept and shared by threads. `timeout_s` bounds a call with its retries, `try_timeout_s` each try; a
+    try that times out is repeated only where that is given. Every call raises ClientError: `dukou.client.errors` draws
+    the tree. Without a version the server chooses.
     """
 
     def __init__(
@@ -39,11 +40,11 @@ class Client:
         *,
         timeout_s: float = Patience().timeout_s,
         retries: int = Patience().retries,
-        retry_after_timeout: bool = False,
+        try_timeout_s: float = Patience().try_timeout_s,
         headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        patience = Patience(timeout_s=timeout_s, retries=retries, retry_after_timeout=retry_after_timeout)
+        patience = Patience(timeout_s=timeout_s, retries=retries, try_timeout_s=try_timeout_s)
         self._calls = Calls(model, version, patience, clock.monotonic, random.random)
         self._http = httpx.Client(**_options(url, headers), transport=transport)
 
@@ -115,11 +116,11 @@ class AsyncClient:
         *,
         timeout_s: float = Patience().timeout_s,
         retries: int = Patience().retries,
-        retry_after_timeout: bool = False,
+        try_timeout_s: float = Patience().try_timeout_s,
         headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        patience = Patience(timeout_s=timeout_s, retries=retries, retry_after_timeout=retry_after_timeout)
+        patience = Patience(timeout_s=timeout_s, retries=retries, try_timeout_s=try_timeout_s)
         self._calls = Calls(model, version, patience, clock.monotonic, random.random)
         self._http = httpx.AsyncClient(**_options(url, headers), transport=transport)
 
