@@ -23,7 +23,7 @@ from dukou.testing.models import FunctionModel, manifest
 SIGNATURE = Signature("serving_default", (TensorSpec("x", "FP64", (-1, 2)),), (TensorSpec("y", "FP64", (-1, 2)),))
 ONE_AT_A_TIME = Signature("one", SIGNATURE.inputs, SIGNATURE.outputs, batched=False)
 
-BATCHING = Batching(max_batch_rows=8, max_queue_rows=64, max_queue_delay_s=0.0, together=True)
+BATCHING = Batching(max_batch_rows=8, max_request_rows=100, max_queue_rows=64, max_queue_delay_s=0.0, together=True)
 
 
 def request(*values: float, signature: Signature = SIGNATURE, **context: Any) -> InferenceRequest:

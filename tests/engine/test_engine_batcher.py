@@ -243,6 +243,19 @@ class TestLeaving:
 
         in_world(main)
 
+    def test_a_request_that_is_too_large_is_refused(self, in_world: InWorld) -> None:
+        """However many rows a batch or the queue may hold."""
+
+        async def main(world: World) -> None:
+            model = Double()
+            with batcher(model, max_request_rows=3) as stage:
+                told = [await world.start(stage.infer(request(*range(rows)))).wait() for rows in (3, 4)]
+
+            assert [one.reason for one in told] == [None, Reason.BATCH_TOO_LARGE]
+            assert told[1].error.facts == {"model": "m", "version": 1, "got": 4, "wanted": 3}
+
+        in_world(main)
+
     def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits(self, in_world: InWorld) -> None:
         """How large one request may be is another setting."""
 
@@ -315,6 +328,22 @@ class TestLeaving:
                 assert len({id(one.error) for one in told}) == 3
                 assert (await running.wait()).value.outputs["y"].tolist() == answer(1.0)
                 assert stage.under_way == 0
+
+        in_world(main)
+
+    def test_closing_forgets_the_delay(self, in_world: InWorld) -> None:
+        """Nothing of a closed batcher is left on the loop."""
+
+        async def main(world: World) -> None:
+            model = Double()
+            with batcher(model, max_queue_delay_s=0.001) as stage:
+                caller = world.start(stage.infer(request(1.0)))
+                await iterations(1)
+                stage.close()
+                assert (await caller.wait()).reason is Reason.DRAINING
+                assert stage._timer is None
+
+            assert model.calls == []
 
         in_world(main)
 

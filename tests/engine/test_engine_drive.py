@@ -505,6 +505,7 @@ class TestDeadlines:
             await other.wait()
 
             assert (lingering.times, other.times, driver.live) == (1, 1, 1)
+            assert not driver.watching
 
         on_loop(main)
 

@@ -1,7 +1,9 @@
 """The engine as a data plane: tables, admission, draining."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,6 +50,30 @@ def call(on: DataPlane, rows: Any, ref: ModelRef = ModelRef("iris"), **start: An
     assert chosen.stage is not None
     on.start(chosen.stage.infer(iris_request(rows)), told, **start)
     return told
+
+
+def test_a_version_that_is_served_no_more_is_let_go_of() -> None:
+    """Its model is freed with the last reference, and needs no garbage collection: models are large."""
+
+    async def main() -> None:
+        with engine() as of:
+            model = iris_model()
+            gone = weakref.ref(model)
+            await load(of, 1, model)
+            await call(of, SETOSA).wait()
+            del model
+            gc.collect()
+            gc.disable()
+            try:
+                assert gone() is not None
+                of.swap(Table())
+                await iterations()
+
+                assert gone() is None
+            finally:
+                gc.enable()
+
+    run("asyncio", main)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -206,7 +232,9 @@ CONFIG = EngineConfig()
 
 def test_the_settings_of_a_version() -> None:
     """The engine's defaults, and the manifest's evidence on sharing batches."""
-    assert batching_of(CONFIG, manifest(independent_rows=True), {}) == Batching(256, 16_384, 0.0, together=True)
+    assert batching_of(CONFIG, manifest(independent_rows=True), {}) == Batching(
+        256, 1_000_000, 16_384, 0.0, together=True
+    )
     assert batching_of(CONFIG, manifest(independent_rows=False), {}).together is False
 
 
@@ -214,7 +242,9 @@ def test_a_models_options_win() -> None:
     """Explicit configuration; settings of other parts are left to them."""
     options = {"max_batch_rows": 4, "max_queue_delay_s": 0.5, "independent_rows": True, "intra_op_threads": 2}
 
-    assert batching_of(CONFIG, manifest(independent_rows=False), options) == Batching(4, 16_384, 0.5, together=True)
+    assert batching_of(CONFIG, manifest(independent_rows=False), options) == Batching(
+        4, 1_000_000, 16_384, 0.5, together=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class Batching:
     """How one version gathers requests. `together`: requests of different callers may share a batch."""
 
     max_batch_rows: int
+    max_request_rows: int
     max_queue_rows: int
     max_queue_delay_s: float
     together: bool
@@ -89,19 +90,10 @@ class Batcher:
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """The answer to `request`.
 
-        Raises DukouError QUEUE_FULL, DRAINING, DEADLINE_EXCEEDED, and what the model raises: its own DukouErrors, or
-        MODEL_FAILED.
+        Raises DukouError BATCH_TOO_LARGE, QUEUE_FULL, DRAINING, DEADLINE_EXCEEDED, and what the model raises: its own
+        DukouErrors, or MODEL_FAILED.
         """
-        if self._closed:
-            raise DukouError(Reason.DRAINING)
-        if self._rows and self._rows + request.rows > self._batching.max_queue_rows:
-            raise DukouError(
-                Reason.QUEUE_FULL,
-                model=self._version.name,
-                version=self._version.version,
-                got=self._rows,
-                wanted=self._batching.max_queue_rows,
-            )
+        self._admit(request.rows)
         waiting = Waiting()
         waiting.request = request
         if self._batching.together and request.signature.batched:
@@ -117,12 +109,26 @@ class Batcher:
     def close(self) -> None:
         """Take no more requests, and answer DRAINING to those that wait. What runs is finished."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while self._groups:
             _, group = self._groups.popitem()
             for waiting in group:
                 self._rows -= waiting.request.rows
                 waiting.key = None
                 waiting.resume(error=DukouError(Reason.DRAINING))
+
+    def _admit(self, rows: int) -> None:
+        if self._closed:
+            raise DukouError(Reason.DRAINING)
+        if rows > self._batching.max_request_rows:
+            reason, got, wanted = Reason.BATCH_TOO_LARGE, rows, self._batching.max_request_rows
+        elif self._rows and self._rows + rows > self._batching.max_queue_rows:
+            reason, got, wanted = Reason.QUEUE_FULL, self._rows, self._batching.max_queue_rows
+        else:
+            return
+        raise DukouError(reason, model=self._version.name, version=self._version.version, got=got, wanted=wanted)
 
     def _enqueue(self, waiting: Waiting, key: Hashable) -> None:
         waiting.key = key

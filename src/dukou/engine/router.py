@@ -159,6 +159,7 @@ def batching_of(config: EngineConfig, manifest: ModelManifest, options: Mapping[
 
     return Batching(
         max_batch_rows=option("max_batch_rows", config.max_batch_rows, _is_count, "a whole number of at least 1"),
+        max_request_rows=config.max_request_rows,
         max_queue_rows=config.max_queue_rows,
         max_queue_delay_s=option("max_queue_delay_s", config.max_queue_delay_s, _is_delay, "seconds from 0 to 10"),
         together=option(
