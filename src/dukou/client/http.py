@@ -233,10 +233,12 @@ def _options(url: str, headers: Mapping[str, str] | None) -> dict[str, Any]:
 def _failure(error: httpx.HTTPError) -> Failure:
     """httpx's error as ours: whether anything may have been sent is what decides about a retry."""
     text = str(error) or type(error).__name__
+    url = error.request.url
+    server = f"{url.scheme}://{url.netloc.decode()}"
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout():
-            return Failure(Trouble.NOT_CONNECTED, f"{error.request.url} cannot be reached: {text}")
+            return Failure(Trouble.NOT_CONNECTED, f"{server} cannot be reached: {text}")
         case httpx.TimeoutException():
-            return Failure(Trouble.TIMED_OUT, f"{error.request.url} did not answer in time")
+            return Failure(Trouble.TIMED_OUT, f"{url} did not answer in time")
         case _:
-            return Failure(Trouble.HUNG_UP, f"{error.request.url}: {text}")
+            return Failure(Trouble.HUNG_UP, f"{url}: {text}")

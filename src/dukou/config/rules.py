@@ -22,6 +22,7 @@ def _listen(server: ServerConfig) -> Iterator[tuple[str, str]]:
     if not server.listen:
         yield "server.listen", "at least one address is needed"
     seen: set[tuple[str, int]] = set()
+    reachable: list[str] = []
     for text in server.listen:
         try:
             host, port = parse_address(text)
@@ -31,12 +32,14 @@ def _listen(server: ServerConfig) -> Iterator[tuple[str, str]]:
         if (host, port) in seen and (port or host.startswith("unix:")):
             yield "server.listen", f"{text} is there twice"
         seen.add((host, port))
-        if not server.insecure and reaches_out(host):
-            yield (
-                "server.listen",
-                f"other machines can reach {text}, and whoever reaches it may call; "
-                "say --insecure (server.insecure = true) if that is wanted, or listen on 127.0.0.1",
-            )
+        if reaches_out(host):
+            reachable.append(text)
+    if reachable and not server.insecure:
+        yield (
+            "server.listen",
+            f"other machines can reach {', '.join(reachable)}, and whoever reaches it may call; "
+            "say --insecure (server.insecure = true) if that is wanted, or listen on 127.0.0.1",
+        )
 
 
 def parse_address(text: str) -> tuple[str, int]:
