@@ -35,9 +35,10 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 def datatype_of(array: NDArray[Any]) -> str:
     """The datatype name of an array; strings of any NumPy kind are BYTES. Raises KeyError for a dtype with no name."""
-    if array.dtype.kind in "USO":
-        return "BYTES"
-    return _NAMES[array.dtype.newbyteorder("=")]
+    name = _NAMES.get(array.dtype)
+    if name is not None:
+        return name
+    return "BYTES" if array.dtype.kind in "US" else _NAMES[array.dtype.newbyteorder("=")]
 
 
 class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -47,7 +47,9 @@ def _token(value: float) -> bytes:
 
 def native(array: NDArray[Any]) -> NDArray[Any]:
     """The array as orjson wants it: contiguous, in this machine's byte order."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("=") if not array.dtype.isnative else None)
+    if array.flags.c_contiguous and array.dtype.isnative:
+        return array
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def texts(value: Any) -> Any:

@@ -152,7 +152,9 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
                 raise _no_fp16(spec.name, "output")
     except DukouError as error:
         raise error.within(model=served.id.name, version=served.id.version) from None
-    parameters = {key: value for key, value in (said.parameters or {}).items() if key != "binary_data_output"}
+    parameters = said.parameters or {}
+    if "binary_data_output" in parameters:  # false: nothing for the model
+        parameters = {key: value for key, value in parameters.items() if key != "binary_data_output"}
     return InferenceRequest(served.id, signature, inputs, outputs, rows, context, parameters, reply=said.id)
 
 
@@ -177,21 +179,29 @@ def _inputs(came: Sequence[_NumericInput | _Input], signature: Signature, number
 
 def _array(tensor: _NumericInput | _Input, spec: TensorSpec, numbers: bool = False) -> NDArray[Any]:
     """The array of a tensor's data in the shape that the tensor states."""
-    shape = tensor.shape
-    if len(shape) > MAX_RANK or max(shape, default=0) > _MOST_ELEMENTS:
-        raise DukouError(Reason.MALFORMED_REQUEST, tensor=spec.name, detail="no tensor has the stated shape")
     if tensor.data is UNSET:
         raise DukouError(Reason.MALFORMED_REQUEST, tensor=spec.name, detail="the input has no 'data'")
     try:
         array = to_array(tensor.data, spec, numbers)
     except DukouError as error:
         raise _by_stated_row(error, tensor) from None
-    if array.size != math.prod(shape) or (shape and min(shape) < 0):
-        raise DukouError(Reason.WRONG_WIDTH, tensor=spec.name, got=array.size, wanted=math.prod(shape), stated=shape)
+    shape = tuple(tensor.shape)
+    if array.shape == shape:
+        return array
     try:
-        return array if array.shape == tuple(shape) else array.reshape(shape)
-    except ValueError:  # empty, but with other axes too large for NumPy
-        raise DukouError(Reason.MALFORMED_REQUEST, tensor=spec.name, detail="no tensor has the stated shape") from None
+        shaped = array.reshape(shape)
+    except (ValueError, OverflowError):
+        raise _other_size(array, tensor) from None
+    if shaped.shape != shape:  # NumPy takes a -1 for what is left
+        raise _other_size(array, tensor)
+    return shaped
+
+
+def _other_size(array: NDArray[Any], tensor: _NumericInput | _Input) -> DukouError:
+    shape = tensor.shape
+    if len(shape) > MAX_RANK or max(shape, default=0) > _MOST_ELEMENTS:
+        return DukouError(Reason.MALFORMED_REQUEST, tensor=tensor.name, detail="no tensor has the stated shape")
+    return DukouError(Reason.WRONG_WIDTH, tensor=tensor.name, got=array.size, wanted=math.prod(shape), stated=shape)
 
 
 def _by_stated_row(error: DukouError, tensor: _NumericInput | _Input) -> DukouError:

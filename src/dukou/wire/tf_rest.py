@@ -50,7 +50,9 @@ def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
     """
     said = decode(body, _numeric)
     if said is not None:
-        tree = {key: value for key in ("instances", "inputs") if (value := getattr(said, key)) is not UNSET}
+        tree = {} if said.instances is UNSET else {"instances": said.instances}
+        if said.inputs is not UNSET:
+            tree["inputs"] = said.inputs
         return Draft(ref, _Predict(tree, True), said.signature_name)
     tree = read(body, trailing=True)
     if type(tree) is not dict:
