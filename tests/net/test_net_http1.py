@@ -200,6 +200,18 @@ def test_a_head_that_came_before_is_not_parsed_again() -> None:
     assert reading.bodies[2] == PREDICT.replace(b"5", b"6")
 
 
+@pytest.mark.parametrize("after", [b"", predict(), predict()[:40], CHUNKED])
+def test_a_known_head_may_come_without_its_body(after: bytes) -> None:
+    """Many clients send the two apart; cut anywhere, the same requests come out, whatever follows."""
+    data = predict() + after
+
+    for cut in range(len(data)):
+        reading = Reading().feed(predict(), data[:cut], data[cut:])
+
+        assert reading.bodies == Reading().feed(predict() + data).bodies
+        assert reading.bodies[:2] == [PREDICT, PREDICT]
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -72,7 +72,7 @@ class RequestReader:
     """Bytes in, requests out, within the limits of HttpConfig.
 
     `known` remembers the heads that clients send again and again, byte for byte, so that they are not parsed again: one
-    dict for all connections of a server, bounded here. It saves 2 of 3 µs (bench/http.py).
+    dict for all connections of a server, bounded here. It saves 4 of 9 µs a request (bench/http_front.py).
     """
 
     def __init__(self, limits: HttpConfig, receiver: Receiver, known: dict[bytes, Head]) -> None:
@@ -91,18 +91,48 @@ class RequestReader:
         self._body_bytes = 0
         self._fed_bytes = 0
         self._slice_bytes = 0
+        self._missing_bytes = 0  # of the body of a known head
         self._upgrading = False
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises HttpError, after which this reader must not be fed again."""
-        before = self.phase
-        if before is BETWEEN:
+        if self._missing_bytes:
+            self._feed_body(data)
+            return
+        if self.phase is BETWEEN:
             end = data.find(b"\r\n\r\n") + 4
             self._raw_head = data[:end] if end >= 4 else b""
             head = self._known.get(self._raw_head)
-            if head is not None and len(data) - end == head.length:
-                self._receiver.on_request(head, data[end:])
-                return
+            if head is not None:
+                missing = head.length - len(data) + end
+                if missing == 0:
+                    self._receiver.on_request(head, data[end:])
+                    return
+                if missing > 0:
+                    self._begin_body(head)
+                    self._feed_body(data[end:])
+                    return
+        self._parse(data)
+
+    def _begin_body(self, head: Head) -> None:
+        """A head is known and all that follows it, so far, is of its body: read that without llhttp."""
+        self.phase = BODY
+        self._head = head
+        self._body_bytes = 0
+        self._missing_bytes = head.length
+
+    def _feed_body(self, data: bytes) -> None:
+        missing = self._missing_bytes
+        if data:
+            self.on_body(data[:missing])
+        self._missing_bytes = max(missing - len(data), 0)
+        if not self._missing_bytes:
+            self.on_message_complete()
+            if len(data) > missing:
+                self._parse(data[missing:])
+
+    def _parse(self, data: bytes) -> None:
+        before = self.phase
         fields = self._fields
         self._slice_bytes = len(data)
         try:
