@@ -1,15 +1,15 @@
 """What HTTP costs: CPU time of one small inference through the whole of `dukou.net`, with a plane that answers at once.
 
-    python bench/http.py [--seconds 1]
+    python bench/http_front.py [--seconds 1]
 
 No sockets: requests are handed to connections of an in-memory transport, so that the kernel's share, which is the same
-for every server, is not in the number. The best of several rounds is printed, as the others hold the neighbours' noise.
+for every server, is not in the number. `apart`: head and body come one after the other, as many clients send them. The best of several rounds is printed, as the others hold the neighbours' noise.
 """
 
 import argparse
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -110,15 +110,16 @@ class InstantPlane:
         return cast(Run, None)
 
 
-def measure(feed: Callable[[bytes], None], data: bytes, seconds: float) -> float:
-    """CPU seconds of one `feed(data)`, the best of ten rounds."""
+def measure(feed: Callable[[bytes], None], pieces: Sequence[bytes], seconds: float) -> float:
+    """CPU seconds of feeding `pieces`, one request, the best of ten rounds."""
     best = float("inf")
     for _ in range(10):
         count = 0
         started = time.process_time()
         while (elapsed := time.process_time() - started) < seconds / 10:
             for _ in range(500):
-                feed(data)
+                for piece in pieces:
+                    feed(piece)
             count += 500
         best = min(best, elapsed / count)
     return best
@@ -136,8 +137,10 @@ async def main(seconds: float) -> None:
                 transport = Wire()
                 connection = server.connections()
                 connection.connection_made(transport)
-                cost_s = measure(connection.data_received, head % (path, len(BODY)) + BODY, seconds)
-                print(f"{path.decode():24} {name:9} {cost_s * 1e6:6.2f} µs")
+                whole = head % (path, len(BODY)) + BODY
+                for kind, pieces in (("", [whole]), (" apart", [whole[: -len(BODY)], BODY])):
+                    cost_s = measure(connection.data_received, pieces, seconds)
+                    print(f"{path.decode():24} {name + kind:15} {cost_s * 1e6:6.2f} µs")
                 connection.connection_lost(None)
 
 
