@@ -1,5 +1,6 @@
 """The client's flows and decisions, without a network: outcomes are handed in, steps are looked at."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -99,11 +100,12 @@ def test_inputs_are_sent_in_the_datatype_of_the_signature() -> None:
     }
 
 
-def test_only_the_outputs_asked_for_are_named() -> None:
-    """`outputs` goes into the body."""
+@pytest.mark.parametrize("outputs", ["label", ("label",), ["label"]])
+def test_only_the_outputs_asked_for_are_named(outputs: str | Sequence[str]) -> None:
+    """`outputs` goes into the body; one name may stand alone."""
     clock = HandClock()
 
-    _, steps = play(calls(clock).infer([[1, 2]], ("label",)), clock, METADATA, LABELS)
+    _, steps = play(calls(clock).infer([[1, 2]], outputs), clock, METADATA, LABELS)
 
     assert msgspec.json.decode(steps[1].body)["outputs"] == [{"name": "label"}]
 
@@ -117,21 +119,31 @@ def test_a_version_and_odd_names_are_in_the_path() -> None:
     assert steps[0].path == "/v2/models/a%2Fb%20c/versions/3"
 
 
-def test_predict_is_the_first_output() -> None:
-    """predict leaves out the names."""
+def test_predict_is_the_first_output_and_asks_for_no_other() -> None:
+    """predict leaves out the names, and what nobody wants is not sent."""
     clock = HandClock()
 
-    labels, _ = play(calls(clock).predict([[1, 2], [3, 4]]), clock, METADATA, LABELS)
+    labels, steps = play(calls(clock).predict([[1, 2], [3, 4]]), clock, METADATA, LABELS)
 
     assert labels.tolist() == [1, 0]
     assert labels.dtype == np.int64
+    assert msgspec.json.decode(steps[1].body)["outputs"] == [{"name": "label"}]
 
 
-def test_an_answer_without_outputs_is_a_bad_answer() -> None:
+def test_an_answer_without_the_output_is_a_bad_answer() -> None:
     """predict has nothing to return then."""
     clock = HandClock()
 
     error = error_of(calls(clock).predict([[1, 2]]), clock, METADATA, Answer(200, b'{"outputs":[]}'))
+
+    assert isinstance(error, BadAnswer)
+
+
+def test_a_model_without_outputs_cannot_predict() -> None:
+    """That is known before anything is sent."""
+    clock = HandClock()
+
+    error = error_of(calls(clock).predict([[1, 2]]), clock, Answer(200, b'{"inputs":[],"outputs":[]}'))
 
     assert isinstance(error, BadAnswer)
 

@@ -160,16 +160,27 @@ class Calls:
         self._signature: Signature | None = None
 
     def predict(self, X: Any) -> Flow[NDArray[Any]]:
-        """The first output for `X`."""
-        outputs = yield from self.infer(X)
-        for array in outputs.values():
-            return array
-        raise BadAnswer("the answer holds no output")
+        """The first output for `X`; only that one is asked for."""
+        deadline_s = self._clock() + self._patience.timeout_s
+        signature = yield from self._asked_signature(deadline_s)
+        if not signature.outputs:
+            raise BadAnswer("the model's metadata names no output")
+        name = signature.outputs[0].name
+        outputs = yield from self._infer(signature, X, (name,), deadline_s)
+        if name not in outputs:
+            raise BadAnswer(f"the answer lacks the output {name!r}")
+        return outputs[name]
 
-    def infer(self, inputs: Any, outputs: Sequence[str] = ()) -> Flow[dict[str, NDArray[Any]]]:
+    def infer(self, inputs: Any, outputs: str | Sequence[str] = ()) -> Flow[dict[str, NDArray[Any]]]:
         """The outputs called `outputs` (all if empty), by name."""
         deadline_s = self._clock() + self._patience.timeout_s
         signature = yield from self._asked_signature(deadline_s)
+        names = (outputs,) if isinstance(outputs, str) else outputs
+        return (yield from self._infer(signature, inputs, names, deadline_s))
+
+    def _infer(
+        self, signature: Signature, inputs: Any, outputs: Sequence[str], deadline_s: float
+    ) -> Flow[dict[str, NDArray[Any]]]:
         try:
             body = oip_json.encode_request(typed(inputs, signature.inputs), outputs)
         except DukouError as error:

@@ -52,7 +52,7 @@ class Client:
         """The first output for `X`, [rows, ...]: an array, nested lists, a frame, or a dict of arrays."""
         return self._run(self._calls.predict(X))
 
-    def infer(self, inputs: Any, outputs: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    def infer(self, inputs: Any, outputs: str | Sequence[str] = ()) -> dict[str, NDArray[Any]]:
         """The outputs called `outputs` (all if empty) by name; `inputs` as for `predict`."""
         return self._run(self._calls.infer(inputs, outputs))
 
@@ -128,7 +128,7 @@ class AsyncClient:
         """As Client.predict."""
         return await self._run(self._calls.predict(X))
 
-    async def infer(self, inputs: Any, outputs: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    async def infer(self, inputs: Any, outputs: str | Sequence[str] = ()) -> dict[str, NDArray[Any]]:
         """As Client.infer."""
         return await self._run(self._calls.infer(inputs, outputs))
 
