@@ -267,16 +267,20 @@ def _note(row: Mapping[str, Any], wanted: Sequence[str]) -> str:
 
 
 def _tensor(values: Any, spec: TensorSpec) -> NDArray[Any]:
+    if spec.shape is not None and -1 not in spec.shape[1:] and _width(spec) == 1 and _are_scalars(values):
+        return _shaped(_typed(spec.name, values, spec), spec)
     try:
         array = np.asarray(values, dtype=object if spec.datatype == "BYTES" else None)
         typed = array if spec.datatype == "BYTES" else array.astype(spec.dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise DukouError(Reason.WRONG_VALUE, tensor=spec.name, got=str(error)[:80], wanted=spec.datatype) from error
-    if spec.shape is not None and typed.ndim == 2 and len(spec.shape) == 1 and typed.shape[1] == 1:
-        typed = typed[:, 0]
     if not spec.fits(typed.shape):
         raise DukouError(Reason.WRONG_SHAPE, tensor=spec.name, got=list(typed.shape), wanted=list(spec.shape or ()))
     return typed
+
+
+def _are_scalars(values: Any) -> bool:
+    return isinstance(values, list) and not any(isinstance(value, list | dict) for value in values)
 
 
 def _read_npy(path: Path, signature: Signature, limit: int) -> Rows:

@@ -1,0 +1,193 @@
+"""The ONNX graph of an estimator: names, types and shapes of its signature, and the converter's traps."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packing_models import CANCER, DIABETES, IRIS, LINNERUD, fit, original
+from sklearn.linear_model import LinearRegression
+
+from dukou.core.model import Signature
+from dukou.core.tensor import TensorSpec
+from dukou.packing.compile import Compiled, NotCompiled, compile_estimator, count_tree_nodes, floor_float32, prepare
+from dukou.runtimes.onnx import read_signature
+
+
+def compiled(name: str, precision: str = "float32") -> Any:
+    """The graph of a model of the tests."""
+    _, signature = original(name)
+    made = compile_estimator(fit(name), signature, precision=precision)
+    assert isinstance(made, Compiled), made
+    return made
+
+
+@pytest.mark.parametrize("name", ["logistic-text", "forest", "kmeans", "isolation", "pca", "ridge-multi", "text"])
+def test_the_graph_has_exactly_the_signature(name: str, tmp_path: Path) -> None:
+    """Names, datatypes and shapes, in order; whether it computes in float32 does not show."""
+    _, signature = original(name)
+    (tmp_path / "model.onnx").write_bytes(compiled(name).model)
+
+    read = read_signature(tmp_path / "model.onnx")
+
+    assert read.outputs == signature.outputs
+    assert [(spec.name, spec.datatype, spec.shape) for spec in read.inputs] == [
+        (spec.name, spec.datatype, spec.shape) for spec in signature.inputs
+    ]
+
+
+def test_each_column_of_a_frame_is_an_input(tmp_path: Path) -> None:
+    """Text and numbers side by side cannot be one tensor."""
+    (tmp_path / "model.onnx").write_bytes(compiled("people-forest").model)
+
+    read = read_signature(tmp_path / "model.onnx")
+
+    assert [(spec.name, spec.datatype, spec.shape) for spec in read.inputs] == [
+        ("age", "FP64", (-1, 1)),
+        ("fare", "FP64", (-1, 1)),
+        ("sex", "BYTES", (-1, 1)),
+        ("port", "BYTES", (-1, 1)),
+    ]
+
+
+def test_there_are_no_sequences_of_maps() -> None:
+    """No ZipMap: probabilities are a matrix."""
+    graph = onnx.load_from_string(compiled("forest-text").model).graph
+
+    assert not [node for node in graph.node if node.op_type == "ZipMap"]
+
+
+def run(model: Compiled, X: Any, folder: Path) -> dict[str, Any]:
+    """The graph's answers."""
+    import onnxruntime
+
+    (folder / "model.onnx").write_bytes(model.model)
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    return dict(zip([node.name for node in session.get_outputs()], session.run(None, {"X": X}), strict=True))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_network_of_several_outputs_has_its_shape(precision: str, tmp_path: Path) -> None:
+    """The converter gives [rows * outputs, 1]; the values are in order, so the shape is put right."""
+    got = run(compiled("network-multi", precision), LINNERUD, tmp_path)["y"]
+
+    np.testing.assert_allclose(got, fit("network-multi").predict(LINNERUD), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["forest", "boosting", "tree"])
+def test_trees_in_a_float64_graph_still_compare_float32(name: str, tmp_path: Path) -> None:
+    """As scikit-learn's do; the converter's own float64 ensembles are wrong or do not load."""
+    X = {"forest": CANCER, "boosting": IRIS, "tree": DIABETES}[name]
+
+    answer = run(compiled(name, "float64"), X, tmp_path)
+
+    if name == "tree":
+        np.testing.assert_allclose(answer["y"], fit(name).predict(X), rtol=1e-6)
+    else:
+        np.testing.assert_allclose(answer["probabilities"], fit(name).predict_proba(X), atol=1e-6)
+
+
+def test_histogram_trees_in_a_float64_graph_compare_float64(tmp_path: Path) -> None:
+    """Their thresholds are often training values, which must go left, and the next float64 right."""
+    model = fit("histogram-number")
+    nodes = model._predictors[0][0].nodes
+    root = nodes[0]
+    rows = np.zeros((2, DIABETES.shape[1]))
+    rows[:, root["feature_idx"]] = [root["num_threshold"], np.nextafter(root["num_threshold"], np.inf)]
+
+    got = run(compiled("histogram-number", "float64"), rows, tmp_path)["y"]
+
+    want = model.predict(rows)
+    assert want[0] != want[1]
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_a_row_at_a_cluster_centre_has_distance_zero(tmp_path: Path) -> None:
+    """The square root of a rounding error below zero would be NaN."""
+    centres = fit("kmeans").cluster_centers_
+
+    distances = run(compiled("kmeans"), centres, tmp_path)["distances"]
+
+    assert np.isfinite(distances).all()
+
+
+def test_missing_numbers_are_replaced_in_float64_too(tmp_path: Path) -> None:
+    """The converter's operator for that exists in float32 only."""
+    from sklearn.impute import SimpleImputer
+
+    rows = np.array([[1.7e9, np.nan], [np.nan, 2.0], [1.7e9 + 2, 4.0]])
+    imputer = SimpleImputer().fit(rows)
+    signature = Signature("s", (TensorSpec("X", "FP64", (-1, 2)),), (TensorSpec("transformed", "FP64", (-1, 2)),))
+
+    made = compile_estimator(imputer, signature, precision="float64")
+
+    assert isinstance(made, Compiled)
+    np.testing.assert_array_equal(run(made, rows, tmp_path)["transformed"], imputer.transform(rows))
+
+
+def test_what_has_no_converter_is_not_compiled() -> None:
+    """The sentence names the class that has no ONNX form, and nothing is printed."""
+    _, signature = original("centroid")
+
+    assert compile_estimator(fit("centroid"), signature) == NotCompiled("there is no ONNX form of NearestCentroid")
+
+
+def test_categories_of_histogram_trees_are_not_compiled() -> None:
+    """The converter would drop them without a word."""
+    _, signature = original("histogram-categories")
+
+    made = compile_estimator(fit("histogram-categories"), signature)
+
+    assert isinstance(made, NotCompiled)
+    assert "categorical" in made.reason
+
+
+def test_outputs_that_the_graph_does_not_give_are_not_compiled() -> None:
+    """A signature with scores that the converter has no output for is not served by a graph."""
+    signature = Signature(
+        "s",
+        (TensorSpec("X", "FP64", (-1, 10)),),
+        (TensorSpec("y", "FP64", (-1,)), TensorSpec("score", "FP64", (-1,))),
+    )
+
+    made = compile_estimator(LinearRegression().fit(DIABETES, DIABETES[:, 0]), signature)
+
+    assert isinstance(made, NotCompiled)
+    assert "where y, score are wanted" in made.reason
+
+
+def test_the_converter_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Warnings and prints of libraries are not for the user."""
+    compiled("people-forest")
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_preparing_leaves_the_estimator_alone() -> None:
+    """A voting classifier is converted as a copy with another setting."""
+    model = fit("voting")
+    _, signature = original("voting")
+
+    prepared = prepare(model, signature)
+
+    assert (prepared.flatten_transform, model.flatten_transform) == (False, True)
+    assert prepare(fit("search"), signature) is fit("search").best_estimator_
+
+
+def test_tree_nodes_are_counted_through_everything() -> None:
+    """Pipelines, ensembles and searches."""
+    forest = fit("forest-scaled")[-1]
+
+    assert count_tree_nodes(fit("forest-scaled")) == sum(tree.tree_.node_count for tree in forest.estimators_)
+    assert count_tree_nodes(fit("search")) == fit("search").best_estimator_.tree_.node_count
+    assert count_tree_nodes(fit("histogram")) > 0
+    assert count_tree_nodes(fit("logistic")) == 0
+
+
+@given(st.floats(-(2.0**99), 2.0**99), st.floats(-(2.0**99), 2.0**99, width=32))
+def test_a_threshold_rounded_down_splits_float32_as_before(threshold: float, x: float) -> None:
+    """x <= t is x <= floor(t) for every float32 x."""
+    assert (x <= threshold) == (x <= float(floor_float32([threshold])[0]))
