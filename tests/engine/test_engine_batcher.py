@@ -309,6 +309,27 @@ class TestLeaving:
 
         in_world(main)
 
+    @pytest.mark.parametrize("cost_s", [0.0, None], ids=["inline", "thread"])
+    @pytest.mark.parametrize("turns", range(6))
+    def test_a_caller_may_leave_at_any_moment(self, in_world: InWorld, turns: int, cost_s: float | None) -> None:
+        """Cancelled after any number of loop iterations: told once, and its neighbours get their own rows."""
+
+        async def main(world: World) -> None:
+            with batcher(Double(), cost_s=cost_s) as stage:
+                callers = [world.start(stage.infer(request(value))) for value in (1.0, 2.0, 3.0)]
+                await iterations(turns)
+                callers[1].cancel()
+                told = [await caller.wait() for caller in callers]
+                await iterations()
+
+                assert told[0].value.outputs["y"].tolist() == answer(1.0)
+                assert told[2].value.outputs["y"].tolist() == answer(3.0)
+                assert told[1].reason is Reason.CANCELLED or told[1].value.outputs["y"].tolist() == answer(2.0)
+                assert [one.times for one in told] == [1, 1, 1]
+                assert stage.under_way == 0
+
+        in_world(main)
+
     def test_closing_answers_what_is_queued(self, in_world: InWorld) -> None:
         """DRAINING for those who wait and those who come; what runs is finished."""
 

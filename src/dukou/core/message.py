@@ -104,10 +104,13 @@ class DataPlane(Protocol):
         """The table in force."""
 
     def choose(self, ref: ModelRef, route_key: str) -> Served:
-        """The version that answers, AVAILABLE. Raises DukouError MODEL_NOT_FOUND, VERSION_NOT_FOUND, LABEL_NOT_FOUND,
-        MODEL_NOT_READY."""
+        """The version that answers, AVAILABLE. Raises DukouError MODEL_NOT_FOUND, MODEL_UNNAMED, VERSION_NOT_FOUND,
+        LABEL_NOT_FOUND, MODEL_NOT_READY."""
 
     def start(
         self, answer: Coroutine[Any, Any, InferenceResponse], on_done: OnDone, deadline_s: float = float("inf")
     ) -> Run:
-        """Run a stage's coroutine; `on_done` is called exactly once, perhaps before this returns."""
+        """Run a stage's coroutine; `on_done` is called exactly once, perhaps before this returns.
+
+        A data plane that takes no more calls closes the coroutine and gives `on_done` OVERLOADED or DRAINING.
+        """

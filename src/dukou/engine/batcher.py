@@ -166,17 +166,16 @@ class Batcher:
         """Run what waits, batch by batch, while the executor is free; when it is free again it asks for a turn."""
         self._due = False
         while self._groups and self._executor.free:
-            batch, late = self._take(self._clock())
+            batch, rows, late = self._take(self._clock())
             for waiting in late:
                 waiting.resume(error=DukouError(Reason.DEADLINE_EXCEEDED))
             if batch:
                 self._running += len(batch)
                 requests = [waiting.request for waiting in batch]
-                rows = sum(request.rows for request in requests)
                 self._executor.run(requests, rows, partial(self._finish, batch, rows))
 
-    def _take(self, now: float) -> tuple[list[Waiting], list[Waiting]]:
-        """Out of the group that waits longest: the next batch, and those whose deadline has passed.
+    def _take(self, now: float) -> tuple[list[Waiting], int, list[Waiting]]:
+        """Out of the group that waits longest: the next batch, its rows, and those whose deadline has passed.
 
         Callers who have gone are left out. What does not fit goes behind the other groups.
         """
@@ -184,10 +183,11 @@ class Batcher:
         group = self._groups.pop(key)
         batch: list[Waiting] = []
         late: list[Waiting] = []
-        room = self._batching.max_batch_rows
+        rows = 0
+        most = self._batching.max_batch_rows
         for taken, waiting in enumerate(group):
             request = waiting.request
-            if batch and request.rows > room:
+            if batch and rows + request.rows > most:
                 for gone in list(islice(group, taken)):
                     del group[gone]
                 self._groups[key] = group
@@ -199,9 +199,9 @@ class Batcher:
             if request.context.deadline_s <= now:
                 late.append(waiting)
             else:
-                room -= request.rows
+                rows += request.rows
                 batch.append(waiting)
-        return batch, late
+        return batch, rows, late
 
     def _finish(self, batch: list[Waiting], rows: int, ran: Ran) -> None:
         """Hand out the answers, or deal with the failure; then let the next batch in."""
