@@ -3,7 +3,8 @@
     python bench/http_front.py [--seconds 1]
 
 No sockets: requests are handed to connections of an in-memory transport, so that the kernel's share, which is the same
-for every server, is not in the number. `apart`: head and body come one after the other, as many clients send them. The best of several rounds is printed, as the others hold the neighbours' noise.
+for every server, is not in the number. `apart`: head and body come one after the other, as many clients send them.
+The best of several rounds is printed, as the others hold the neighbours' noise.
 """
 
 import argparse
