@@ -171,6 +171,6 @@ def test_the_demo_runs_through(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stderr
-    assert "[0, 1, 2]" in done.stderr
-    assert done.stderr.count("curl -s") == 4
+    assert "[0, 1, 2]" in done.stdout
+    assert done.stdout.count("curl -s") == 4
     assert (tmp_path / "models" / "iris" / "1" / "manifest.toml").exists()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import IO, Annotated
@@ -16,7 +16,7 @@ from typing import IO, Annotated
 from cyclopts import App, Parameter
 
 from dukou.cli.serve import LAST_LINE
-from dukou.cli.terminal import FAILED, CommandError, say
+from dukou.cli.terminal import FAILED, CommandError
 
 command = App(
     name="demo",
@@ -66,29 +66,36 @@ def demo(
 
 
 def _demo(folder: Path, once: bool, port: int | None) -> int:
-    say(f"1. Train: the iris flowers and a logistic regression, in {folder}")
+    _say(f"1. Train: the iris flowers and a logistic regression, in {folder}")
     (folder / "train.py").write_text(TRAIN, encoding="utf-8")
     _run(folder, ["python", "train.py"])
-    say("2. Pack: compile it, compare both forms on the training rows, keep it as version 1")
-    if not (folder / "models" / "iris" / "1").exists():
+    _say("2. Pack: compile it, compare both forms on the training rows, keep it as version 1")
+    if (folder / "models" / "iris" / "1").exists():
+        _say("   it is there already")
+    else:
         _run(folder, ["dukou", "pack", "model.joblib", "--name", "iris", "--version", "1", "--data", "rows.csv"])
-    say("3. Serve")
-    with _served(folder, _free(PORT) if port is None else port) as url:
-        say("4. Call")
+    _say("3. Serve")
+    with _served(folder, _free(PORT) if port is None else port) as (server, url):
+        _say("4. Call")
         _call(url)
         if once:
             return 0
-        say("Serving until Ctrl-C.")
-        signal.pause()
+        _say(f"Serving {url} until Ctrl-C.")
+        with suppress(KeyboardInterrupt):
+            return server.wait()
     return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _run(folder: Path, words: Sequence[str]) -> None:
     """Run a command as the user would type it. Raises CommandError with what it said where it fails."""
-    say(f"   $ {shlex.join(words)}")
+    _say(f"   $ {shlex.join(words)}")
     done = subprocess.run(_program(words), cwd=folder, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
-        say(f"     {line}")
+        _say(f"     {line}")
     if done.returncode:
         raise CommandError(f"`{shlex.join(words)}` failed:\n{done.stderr.strip()}", FAILED)
 
@@ -111,10 +118,10 @@ def _free(port: int) -> int:
 
 
 @contextmanager
-def _served(folder: Path, port: int) -> Iterator[str]:
-    """A server of the folder's models while the context lasts; yields its address."""
+def _served(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server of the folder's models while the context lasts: its process and its address."""
     words = ["dukou", "serve", "models", "--port", str(port)]
-    say(f"   $ {shlex.join(words)}")
+    _say(f"   $ {shlex.join(words)}")
     # A stop by SIGTERM takes the server along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     server = subprocess.Popen(_program(words), cwd=folder, stderr=subprocess.PIPE, text=True)
@@ -123,7 +130,7 @@ def _served(folder: Path, port: int) -> Iterator[str]:
     try:
         url = _address(server.stderr)
         rest.start()
-        yield url
+        yield server, url
     finally:
         server.terminate()
         try:
@@ -143,7 +150,7 @@ def _address(lines: IO[str]) -> str:
         if line.strip() == LAST_LINE:
             break
         said.append(line.rstrip())
-        say(f"     {line.rstrip()}")
+        _say(f"     {line.rstrip()}")
     url = next((line.strip() for line in said if line.strip().startswith("http://")), None)
     if url is None:
         raise CommandError("the server did not start; what it said is above", FAILED)
@@ -152,7 +159,7 @@ def _address(lines: IO[str]) -> str:
 
 def _relay(lines: IO[str]) -> None:
     for line in lines:
-        say(f"     {line.rstrip()}")
+        _say(f"     {line.rstrip()}")
 
 
 def _call(url: str) -> None:
@@ -161,11 +168,11 @@ def _call(url: str) -> None:
     with Client(url, model="iris") as client:
         labels = client.predict(FLOWERS)
         first = client.metadata().inputs[0]
-    say(f"   >>> dukou.Client({url!r}, model='iris').predict({FLOWERS})")
-    say(f"   {labels.tolist()}   ({', '.join(SPECIES[int(label)] for label in labels)})")
+    _say(f"   >>> dukou.Client({url!r}, model='iris').predict({FLOWERS})")
+    _say(f"   {labels.tolist()}   ({', '.join(SPECIES[int(label)] for label in labels)})")
     row = FLOWERS[0]
     tensor = f'{{"name": "{first.name}", "shape": [1, 4], "datatype": "{first.datatype}", "data": {row}}}'
-    say("   The same by hand, for clients of TensorFlow Serving, Open Inference Protocol and plain services:")
-    say(f"   curl -s {url}/v1/models/iris:predict -d '{{\"instances\": [{row}]}}'")
-    say(f"   curl -s {url}/v2/models/iris/infer -d '{{\"inputs\": [{tensor}]}}'")
-    say(f"   curl -s {url}/predict -d '{{\"X\": [{row}]}}'")
+    _say("   The same by hand, for clients of TensorFlow Serving, Open Inference Protocol and plain services:")
+    _say(f"   curl -s {url}/v1/models/iris:predict -d '{{\"instances\": [{row}]}}'")
+    _say(f"   curl -s {url}/v2/models/iris/infer -d '{{\"inputs\": [{tensor}]}}'")
+    _say(f"   curl -s {url}/predict -d '{{\"X\": [{row}]}}'")
