@@ -51,7 +51,7 @@ def load_pickle(path: Path, *, trust: bool = False, max_bytes: int = MAX_BYTES) 
     except DukouError:
         raise
     except RefusedError as error:
-        raise _refusal(path, str(error)) from error
+        raise _refusal(path, f"wants {error}") from error
     except Exception as error:  # a pickle's constructors may raise anything
         raise DukouError(Reason.ARTIFACT_UNREADABLE, path=str(path), detail=_why(path, error)) from error
 
@@ -68,7 +68,7 @@ def survey(path: Path, *, max_bytes: int = MAX_BYTES) -> Survey:
     except DukouError:
         raise
     except RefusedError as error:
-        raise _refusal(path, str(error)) from error
+        raise _refusal(path, f"wants {error}") from error
     except Exception as error:  # damaged bytes raise anything
         detail = f"it is no joblib or pickle file, or is damaged ({_first_line(error)})"
         raise DukouError(Reason.ARTIFACT_UNREADABLE, path=str(path), detail=detail) from error
@@ -127,13 +127,13 @@ def _refuse_names(path: Path, names: Iterable[tuple[str, str]]) -> None:
             raise DukouError(Reason.ARTIFACT_UNREADABLE, path=str(path), detail=_why(path, error)) from error
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
-        raise _refusal(path, ", ".join(refused[:3]) + more)
+        raise _refusal(path, "names " + ", ".join(refused[:3]) + more)
 
 
 def _refusal(path: Path, what: str) -> DukouError:
     detail = (
-        f"it names {what}, which is not among what scikit-learn models are made of, and opening it could run any code; "
+        f"it {what}, which is not among what scikit-learn models are made of, and opening it could run any code; "
         f"nothing of it was run. If you made this file, allow it with --trust-pickle; else ask its maker for a form "
         f"without code: `dukou pack {path.name}` where it was trained, an ONNX export, or skops"
     )
-    return DukouError(Reason.PICKLE_REFUSED, path=str(path), detail=detail, names=what)
+    return DukouError(Reason.PICKLE_REFUSED, path=str(path), detail=detail)

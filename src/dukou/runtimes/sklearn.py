@@ -262,7 +262,9 @@ def _load_skops(path: Path, trust: bool) -> Any:
             if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
                 detail = f"it inflates to more than {MAX_BYTES} bytes"
                 raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(path), detail=detail)
-            stored = str(msgspec.json.decode(archive.read("schema.json")).get("_skops_version", "?"))
+            stored = str(
+                msgspec.json.decode(archive.read("schema.json"), type=dict[str, Any]).get("_skops_version", "?")
+            )
         import skops.io
     except ModuleNotFoundError as error:
         detail = "skops is not installed; install dukou[sklearn]"
