@@ -198,6 +198,33 @@ class TestDraining:
 
         run("asyncio", main)
 
+    def test_embedded_calls_have_the_grace_too(self) -> None:
+        """They are no runs of the driver, and are waited for all the same."""
+
+        async def main() -> None:
+            go, entered = threading.Event(), threading.Event()
+
+            def model(inputs: Tensors) -> Tensors:
+                entered.set()
+                assert go.wait(20)
+                return {"label": inputs["X"][:, 0]}
+
+            with engine() as of:
+                stage = of.stage_for(manifest(), FunctionModel(model), {})
+                of.swap(table(served(manifest(), stage)))
+                running = asyncio.create_task(of.infer(iris_request([[1, 0, 0, 0]])))
+                assert await asyncio.to_thread(entered.wait, 20)
+                queued = asyncio.create_task(of.infer(iris_request([[2, 0, 0, 0]])))
+                await iterations()
+                draining = asyncio.create_task(of.drain(15.0))
+                await iterations()
+                go.set()
+                await draining
+
+                assert [(await one).outputs["label"].tolist() for one in (running, queued)] == [[1.0], [2.0]]
+
+        run("asyncio", main)
+
     def test_after_the_grace_everybody_is_told(self) -> None:
         """Who runs, who is queued, and who embeds: DRAINING, though the model still works."""
 
