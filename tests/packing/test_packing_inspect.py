@@ -1,0 +1,131 @@
+"""What `describe` says of files, versions and repositories, without opening a pickle."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import msgspec
+import pytest
+from packing_models import Foreign, fit
+
+from dukou.core.errors import DukouError, Reason
+from dukou.core.model import ModelVersion
+from dukou.packing.environment import environment, library_versions
+from dukou.packing.inspect import Inspection, describe
+from dukou.packing.pack import pack
+
+Files = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def repository(model_file: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, one of them in two versions."""
+    root = tmp_path_factory.mktemp("repository")
+    pack(model_file("scaler"), name="scale", version=1, to=root)
+    pack(model_file("scaler"), name="scale", version=2, to=root, metrics={"loss": 0.5}, lineage={"run": "7"})
+    pack(model_file("pca"), name="reduce", version=1, to=root)
+    return root
+
+
+def test_a_version_says_everything(repository: Path) -> None:
+    """Form, evidence, signatures, metrics and lineage, and that its files are whole."""
+    found = describe(repository / "scale" / "2")
+
+    assert found.kind == "version"
+    (version,) = found.versions
+    assert version.id == ModelVersion("scale", 2)
+    assert version.intact
+    assert version.evidence is not None
+    assert version.evidence.form == "compiled"
+    assert version.signatures["serving_default"].inputs[0].shape == (-1, 4)
+    assert (version.metrics, version.lineage) == ({"loss": 0.5}, {"run": "7"})
+    assert version.size_bytes > 500
+
+
+def test_models_and_repositories_list_their_versions(repository: Path) -> None:
+    """Highest version first."""
+    model, whole = describe(repository / "scale"), describe(repository)
+
+    assert [version.id.version for version in model.versions] == [2, 1]
+    assert [(version.id.name, version.id.version) for version in whole.versions] == [
+        ("reduce", 1),
+        ("scale", 2),
+        ("scale", 1),
+    ]
+    assert (model.kind, whole.kind) == ("model", "repository")
+
+
+def test_damage_is_described_not_raised(model_file: Files, tmp_path: Path) -> None:
+    """A changed file and an unreadable manifest."""
+    changed, _ = pack(model_file("scaler"), name="m", version=1, to=tmp_path)
+    (changed / "model.onnx").write_bytes(b"other")
+    unreadable, _ = pack(model_file("scaler"), name="m", version=2, to=tmp_path)
+    (unreadable / "manifest.toml").write_text("format = 99")
+
+    second, first = describe(tmp_path / "m").versions
+
+    assert (first.intact, second.intact) == (False, False)
+    assert "changed or damaged since it was packed" in first.damage
+    assert "format 99" in second.damage
+
+
+def test_a_pickle_is_described_without_being_opened(model_file: Files) -> None:
+    """Its estimators and the scikit-learn that made it, read from the names in it."""
+    found = describe(model_file("forest-scaled")).file
+
+    assert found is not None
+    assert found.format == "pickle"
+    assert "sklearn.ensemble._forest.RandomForestClassifier" in found.estimators
+    assert found.libraries["scikit-learn"] == library_versions()["scikit-learn"]
+    assert "dukou pack forest-scaled.joblib" in found.advice
+
+
+def test_a_pickle_of_unknown_classes_is_described_too(tmp_path: Path) -> None:
+    """Describing runs nothing, so it needs no trust."""
+    joblib.dump(Foreign().fit([]), tmp_path / "foreign.joblib")
+
+    found = describe(tmp_path / "foreign.joblib").file
+
+    assert found is not None
+    assert found.estimators == ()
+
+
+def test_skops_and_onnx_files_are_told_apart_by_content(repository: Path, tmp_path: Path) -> None:
+    """Whatever they are called."""
+    import skops.io
+
+    skops.io.dump(fit("pca"), tmp_path / "a.bin")
+    (tmp_path / "b.bin").write_bytes((repository / "scale" / "1" / "model.onnx").read_bytes())
+
+    first, second = describe(tmp_path / "a.bin").file, describe(tmp_path / "b.bin").file
+
+    assert first is not None
+    assert second is not None
+    assert (first.format, first.estimators) == ("skops", ("sklearn.decomposition._pca.PCA",))
+    assert second.format == "onnx"
+    assert second.signature is not None
+    assert second.signature.output_names() == ("transformed",)
+
+
+def test_an_inspection_is_json(repository: Path) -> None:
+    """It comes back from JSON as it was."""
+    found = describe(repository)
+
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Inspection) == found
+
+
+def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """A wrong path is a mistake, not a description."""
+    with pytest.raises(DukouError) as refused:
+        describe(tmp_path / "none")
+
+    assert refused.value.reason is Reason.PATH_NOT_FOUND
+
+
+def test_the_environment_names_what_decides_answers() -> None:
+    """Python, platform, CPU and the libraries that are installed."""
+    here = environment()
+
+    assert here.python.startswith("3.")
+    assert here.cpu
+    assert {"numpy", "onnxruntime", "scikit-learn"} <= here.libraries.keys()
