@@ -377,7 +377,9 @@ _PLATFORMS = {"onnx": "onnxruntime_onnx"}
 
 
 def _described(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": [-1] if spec.shape is None else spec.shape}
+    tensor = {"name": spec.name, "datatype": spec.datatype, "shape": [-1] if spec.shape is None else spec.shape}
+    # Beyond the protocol: without the names a client could only send a frame's columns in whatever order they have.
+    return {**tensor, "columns": spec.columns} if spec.columns else tensor
 
 
 def encode_request(
