@@ -152,6 +152,8 @@ def test_other_values_are_refused(data: Any, datatype: str) -> None:
         ([[1, 2]] * 5000 + [[1]], 5000, [1], [2]),
         ([[], [1]], 1, [1], [0]),
         ([np.array([1, 2]), np.array([1, 2, 3])], 1, [3], [2]),
+        ([1, np.array([1, 2])], 1, [2], []),
+        ([np.array([1, 2]), 1], 1, [], [2]),
     ],
 )
 def test_ragged_rows_are_named(data: Any, row: int, got: list[int], wanted: list[int]) -> None:

@@ -198,6 +198,13 @@ def test_numbers_inside_of_many_objects_are_read_too() -> None:
     assert plain(value) == {"few": few, "many": many}
 
 
+def test_an_object_of_many_names_is_read_in_linear_time() -> None:
+    """Each name is not searched for among all others: this takes a minute if it is."""
+    wide = {f"n{number}": [number] for number in range(100_000)}
+
+    assert read(json.dumps(wide).encode()) == wide
+
+
 def test_a_small_body_of_another_form_is_left_to_read() -> None:
     """`decode` answers for its own form and size only."""
     decoder = msgspec.json.Decoder(list[int])

@@ -216,22 +216,22 @@ GOOD = tensor([1, 2], [1, 2])
         (
             body_of(tensor([1, "2"], [1, 2])),
             ONE,
-            "model 'm', version 1, input 'x', row 0: \"2\" came where a value of datatype FP32 is wanted",
+            "model 'm', version 1, input 'x', row 0: \"2\" came where FP32 is wanted",
         ),
         (
             body_of(tensor([1, 2, 3, None], [2, 2])),
             ONE,
-            "model 'm', version 1, input 'x', row 1: null came where a value of datatype FP32 is wanted",
+            "model 'm', version 1, input 'x', row 1: null came where FP32 is wanted",
         ),
         (
             body_of(tensor([[1, 2], [3, True]], [2, 2])),
             ONE,
-            "model 'm', version 1, input 'x', row 1: true came where a value of datatype FP32 is wanted",
+            "model 'm', version 1, input 'x', row 1: true came where FP32 is wanted",
         ),
         (
             body_of(tensor([1.5], [1], "a", "INT32"), tensor([1], [1], "b", "INT32")),
             TWO,
-            "model 'm', version 1, input 'a', row 0: 1.5 came where a value of datatype INT32 is wanted",
+            "model 'm', version 1, input 'a', row 0: 1.5 came where INT32 is wanted",
         ),
         (body_of(GOOD, outputs=[{"name": "z"}]), ONE, "unexpected inference output 'z' for model 'm'"),
         (body_of(GOOD, outputs=[{"name": "x"}, {"name": "x"}]), ONE, "output 'x' already exists in request"),

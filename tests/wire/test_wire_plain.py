@@ -149,12 +149,12 @@ def test_records_and_columns_are_rows_too() -> None:
         (
             b'{"X": [[1, 2, 3, "4"]]}',
             Reason.WRONG_VALUE,
-            "model 'iris', version 1, input 'X', row 0: \"4\" came where a value of datatype FP32 is wanted",
+            "model 'iris', version 1, input 'X', row 0: \"4\" came where FP32 is wanted",
         ),
         (
             b'{"X": [[1, 2, 3, true]]}',
             Reason.WRONG_VALUE,
-            "model 'iris', version 1, input 'X', row 0: true came where a value of datatype FP32 is wanted",
+            "model 'iris', version 1, input 'X', row 0: true came where FP32 is wanted",
         ),
         (b'{"X": []}', Reason.NO_ROWS, "model 'iris', version 1, input 'X': no rows came"),
         (b'{"X": [[]]}', Reason.WRONG_WIDTH, "model 'iris', version 1, input 'X', row 0: 0 values came, 4 are wanted"),
@@ -162,12 +162,13 @@ def test_records_and_columns_are_rows_too() -> None:
         (
             b'{"X": null}',
             Reason.WRONG_VALUE,
-            "model 'iris', version 1, input 'X': null came where a value of datatype FP32 is wanted",
+            "model 'iris', version 1, input 'X': null came where FP32 is wanted",
         ),
         (
             b'{"X": [{"a": 1}]}',
-            Reason.COLUMN_UNEXPECTED,
-            "model 'iris', version 1, row 0: column 'a' is unknown; the model was trained on X",
+            Reason.WRONG_VALUE,
+            "model 'iris', version 1, input 'X', row 0: "
+            '{"a": 1} came where a list of values (this model has no column names) is wanted',
         ),
     ],
 )

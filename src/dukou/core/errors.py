@@ -54,7 +54,7 @@ class Reason(Enum):
     WRONG_DATATYPE = (Code.INVALID_ARGUMENT, "datatype {got} came, {wanted} is wanted")
     WRONG_SHAPE = (Code.INVALID_ARGUMENT, "shape {got} came, {wanted} is wanted")
     WRONG_WIDTH = (Code.INVALID_ARGUMENT, "{got} values came, {wanted} are wanted")
-    WRONG_VALUE = (Code.INVALID_ARGUMENT, "{got} came where a value of {wanted} is wanted")
+    WRONG_VALUE = (Code.INVALID_ARGUMENT, "{got} came where {wanted} is wanted")
     RAGGED = (Code.INVALID_ARGUMENT, "the rows have different shapes: {got} came after {wanted}")
     NO_ROWS = (Code.INVALID_ARGUMENT, "no rows came")
     BATCH_TOO_LARGE = (Code.INVALID_ARGUMENT, "{got} rows came in one request, {wanted} is the most")

@@ -68,17 +68,20 @@ def flatten(data: Any, tensor: str = "") -> tuple[list[Any], tuple[int, ...]]:
     """
     leaves: list[Any] = [data]
     shape: tuple[int, ...] = ()
-    while leaves and type(leaves[0]) in (list, np.ndarray):
-        leaves = [leaf.tolist() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
-        if len(set(map(type, leaves))) > 1 or len(set(map(len, leaves))) > 1:
-            break
-        shape = (*shape, len(leaves[0]))
+    while True:
+        kinds = set(map(type, leaves))
+        if np.ndarray in kinds:
+            leaves = [leaf.tolist() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+            kinds = set(map(type, leaves))
+        if list not in kinds:
+            return leaves, shape
+        sizes = set(map(len, leaves)) if len(kinds) == 1 else set()
+        if len(sizes) != 1:
+            raise _ragged(leaves, shape, tensor)
+        shape = (*shape, sizes.pop())
         if len(shape) > MAX_RANK:
             raise DukouError(Reason.TOO_DEEP, tensor=tensor, wanted=MAX_RANK)
         leaves = list(chain.from_iterable(leaves))
-    if any(type(leaf) is list for leaf in leaves):
-        raise _ragged(leaves, shape, tensor)
-    return leaves, shape
 
 
 def _ragged(level: Sequence[Any], shape: tuple[int, ...], tensor: str) -> DukouError:
@@ -95,15 +98,14 @@ def _from_array(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             return array.astype(dtype)
-    if dtype.kind not in "iu" or array.dtype.kind == "f":
-        bad = array != np.trunc(array) if array.dtype.kind == "f" and dtype.kind in "iu" else np.ones(array.shape, bool)
-        place = int(np.flatnonzero(bad)[0]) if bad.any() else 0
-        raise _wrong(array.ravel()[place].item(), place, array.shape, spec)
-    limits = np.iinfo(dtype)
-    if array.size and (array.min() < limits.min or array.max() > limits.max):
-        place = int(np.flatnonzero((array < limits.min) | (array > limits.max))[0])
-        raise _wrong(array.ravel()[place].item(), place, array.shape, spec)
-    return array.astype(dtype)
+    wrong = np.ones(array.shape, bool)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        wrong = array != np.trunc(array) if array.dtype.kind == "f" else (array < limits.min) | (array > limits.max)
+        if array.dtype.kind != "f" and not wrong.any():
+            return array.astype(dtype)
+    place = int(np.argmax(wrong))  # the first; 0 where all are whole, but came among numbers with fractions
+    raise _wrong(array.ravel()[place].item(), place, array.shape, spec)
 
 
 _ALLOWED: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}, "O": {str, dict}}
@@ -162,6 +164,4 @@ _URL_SAFE = str.maketrans("-_", "+/")
 
 def _wrong(value: Any, place: int, shape: tuple[int, ...], spec: TensorSpec) -> DukouError:
     row = place // math.prod(shape[1:]) if shape else None
-    return DukouError(
-        Reason.WRONG_VALUE, tensor=spec.name, row=row, got=quote(value, 64), wanted=f"datatype {spec.datatype}"
-    )
+    return DukouError(Reason.WRONG_VALUE, tensor=spec.name, row=row, got=quote(value, 64), wanted=spec.datatype)

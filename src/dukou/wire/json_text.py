@@ -27,8 +27,8 @@ SMALL = 4096
 """Bodies up to this many bytes are faster by msgspec, larger ones by simdjson (`bench/json_decode.py`)."""
 
 FEW = 64
-"""Lists of up to this many numbers stay lists, and lists of more than this many objects are not searched for arrays:
-they hold records, which are faster as they are."""
+"""Lists of up to this many numbers stay lists; lists of more objects and objects of more members are not searched for
+arrays, they hold records."""
 
 _any = msgspec.json.Decoder()
 _tolerant = json.JSONDecoder()
@@ -119,8 +119,9 @@ class _Large:
         kind = type(node)
         if kind is simdjson.Object:
             names = list(node)  # `items` would make lists of all arrays
-            if len(set(names)) < len(names) or any("\0" in name for name in names):
-                return node.as_dict()  # a name that came twice would find the first, one with a NUL perhaps another
+            if len(names) > FEW or len(set(names)) < len(names) or any("\0" in name for name in names):
+                # Names are searched from the start: slow if many, the first of two, and ended by a NUL.
+                return node.as_dict()
             return {name: self._tree(node[name]) for name in names}
         if kind is not simdjson.Array:
             return node

@@ -30,10 +30,10 @@ def array_text(array: NDArray[Any]) -> bytes:
     if not array.ndim:
         return array_text(array.reshape(1))[1:-1]
     text = orjson.dumps(native(array), option=_NUMPY)
-    return with_tokens(text, array) if array.dtype.kind == "f" and b"null" in text else text
+    return _with_tokens(text, array) if array.dtype.kind == "f" and b"null" in text else text
 
 
-def with_tokens(text: bytes, array: NDArray[Any]) -> bytes:
+def _with_tokens(text: bytes, array: NDArray[Any]) -> bytes:
     """`text`, orjson's form of `array`, with the null of every number that is not finite replaced by its token."""
     tokens = map(_token, array[~np.isfinite(array)].tolist())
     return _null.sub(lambda _: next(tokens), text)
@@ -66,7 +66,7 @@ def texts(value: Any) -> Any:
 
 
 def in_b64(array: NDArray[Any]) -> bytes:
-    """Nested lists of `{"b64": ...}` for an array of strings or bytes."""
+    """Nested lists of `{"b64": ...}` for an array of strings or bytes. Raises UnicodeError as `array_text` does."""
     return orjson.dumps(_b64_tree(array.tolist()))
 
 

@@ -98,7 +98,7 @@ def from_records(records: Sequence[Any], signature: Signature) -> dict[str, NDAr
         if type(record) is not dict:
             raise _not_rows(record, place, "an object")
         if record.keys() != wanted:
-            raise _other_columns(record, names, place)
+            raise _other_columns(record, signature, place)
     if len(signature.inputs) == 1 and signature.inputs[0].columns:
         spec = signature.inputs[0]
         return {spec.name: fit(to_array([[record[name] for name in names] for record in records], spec), spec)}
@@ -111,7 +111,7 @@ def from_columns(columns: Mapping[str, Any], signature: Signature) -> dict[str, 
     """Inputs of `{"column": [value of each row], ...}`; a column as in `from_records`."""
     names = _columns(signature)
     if columns.keys() != set(names):
-        raise _other_columns(columns, names, None)
+        raise _other_columns(columns, signature, None)
     if len(signature.inputs) > 1 or not signature.inputs[0].columns:
         return {spec.name: fit(to_array(columns[spec.name], spec), spec) for spec in signature.inputs}
     spec = signature.inputs[0]
@@ -127,7 +127,11 @@ def _columns(signature: Signature) -> tuple[str, ...]:
     return (len(specs) == 1 and specs[0].columns) or tuple(spec.name for spec in specs)
 
 
-def _other_columns(came: Mapping[str, Any], names: tuple[str, ...], row: int | None) -> DukouError:
+def _other_columns(came: Mapping[str, Any], signature: Signature, row: int | None) -> DukouError:
+    specs, names = signature.inputs, _columns(signature)
+    if len(specs) == 1 and not specs[0].columns:
+        wanted = "a list of values (this model has no column names)"
+        return DukouError(Reason.WRONG_VALUE, tensor=specs[0].name, row=row, got=quote(came, 64), wanted=wanted)
     unknown = [name for name in came if name not in names]
     wanted = ", ".join(names)
     if unknown:

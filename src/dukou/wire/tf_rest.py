@@ -215,10 +215,8 @@ def _text(name: str, array: NDArray[Any]) -> bytes:
         return six_digit_text(array)
     if kind not in "OUS":
         return array_text(array)
-    if name.endswith("_bytes"):
-        return in_b64(array)
     try:
-        return array_text(array)
+        return in_b64(array) if name.endswith("_bytes") else array_text(array)
     except UnicodeError:
         detail = f"output {name!r} holds bytes that are not UTF-8; an output whose name ends in _bytes may"
         raise DukouError(Reason.NOT_SUPPORTED, detail=detail) from None
