@@ -1,0 +1,167 @@
+"""Everything that the README and the docs show is run: Python blocks, shell blocks, and the answers printed under them.
+
+A page runs in order, in one folder and one Python namespace. `dukou serve` goes to the background and is waited for; the
+ports of the page are replaced by free ones. A `json` block under a shell block is what that block must print.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+DEFAULT_PORT = "8501"
+ELSEWHERE = re.compile(r"^(pip install|scripts/)")
+"""Lines that the continuous check runs itself, in a fresh environment."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: its language and its lines."""
+
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [Block(language, text) for language, text in found]
+
+
+class Page:
+    """A page being run: its folder, its namespace, its servers and the ports that stand for those it shows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names: dict[str, object] = {"__name__": "page"}
+        self.ports: dict[str, str] = {}
+        self.servers: list[subprocess.Popen[str]] = []
+        self.printed = ""
+        self.environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DUKOU_MODELS__CACHE_DIR": str(folder / "cache"),
+            "NO_COLOR": "1",
+        }
+
+    def with_ports(self, text: str) -> str:
+        def replace(match: re.Match[str]) -> str:
+            return match.group(1) + self.ports.setdefault(match.group(2), free_port())
+
+        return re.sub(r"(127\.0\.0\.1:|localhost:|--port )(\d{4,5})", replace, text)
+
+    def run(self, block: Block) -> None:
+        if block.language == "python":
+            exec(compile(self.with_ports(block.text), "page", "exec"), self.names)
+        elif block.language == "bash":
+            self.printed = "".join(self.shell(line) for line in commands(block.text))
+        elif block.language == "json" and self.printed:
+            assert json.loads(self.printed) == json.loads(block.text)
+
+    def shell(self, line: str) -> str:
+        if ELSEWHERE.match(line):
+            return ""
+        if line.startswith("dukou serve"):
+            self.serve(line)
+            return ""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", self.with_ports(line)],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def serve(self, line: str) -> None:
+        if "--port" not in line:
+            line = f"{line.partition('#')[0].rstrip()} --port {DEFAULT_PORT}"
+        for server in self.servers:
+            stop(server)
+        self.servers.clear()
+        server = subprocess.Popen(
+            ["bash", "-c", f"exec {self.with_ports(line)}"],
+            cwd=self.folder,
+            env=self.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.servers.append(server)
+        assert server.stderr is not None
+        seen = []
+        for text in server.stderr:
+            seen.append(text)
+            if "http://" in text:
+                return
+        raise AssertionError(f"{line} ended:\n{''.join(seen)}")
+
+
+def commands(text: str) -> Iterator[str]:
+    for line in text.replace("\\\n", " ").splitlines():
+        if line.strip() and not line.startswith("#"):
+            yield line
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def stop(server: "subprocess.Popen[str]") -> None:
+    server.terminate()
+    try:
+        _, rest = server.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        raise
+    assert server.returncode == 0, rest
+
+
+@pytest.mark.socket
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_what_a_page_shows_works(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python and shell block of the page runs, in order, and prints what the page says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DUKOU_MODELS__CACHE_DIR", str(tmp_path / "cache"))
+    page = Page(tmp_path)
+    train_iris(tmp_path)
+    try:
+        for block in blocks(path):
+            page.run(block)
+    finally:
+        for server in page.servers:
+            stop(server)
+        for value in page.names.values():
+            if hasattr(value, "close") and not isinstance(value, type):
+                value.close()
+
+
+def train_iris(folder: Path) -> None:
+    from joblib import dump
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
+    X, y = load_iris(return_X_y=True)
+    dump(LogisticRegression(max_iter=1000).fit(X, y), folder / "model.joblib")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md")), ids=lambda p: p.name
+)
+def test_links_between_pages_lead_somewhere(path: Path) -> None:
+    """Every relative link of a page names a file or folder of the repository."""
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / unquote(target)).exists(), f"{path.name} links to {target}"
