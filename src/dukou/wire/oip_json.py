@@ -77,6 +77,7 @@ class _Described(msgspec.Struct):
     name: str
     datatype: str
     shape: tuple[int, ...]
+    columns: tuple[str, ...] = ()
 
 
 class _Metadata(msgspec.Struct):
@@ -428,7 +429,7 @@ def decode_metadata(body: bytes) -> Signature:
     """A server's model metadata as a signature; batched where every tensor's first size is -1. Raises DukouError."""
     said = _convert(read(body), _Metadata)
     inputs, outputs = (
-        tuple(TensorSpec(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)
+        tuple(TensorSpec(tensor.name, tensor.datatype, tensor.shape, tensor.columns) for tensor in tensors)
         for tensors in (said.inputs, said.outputs)
     )
     batched = all(tensor.shape[:1] == (-1,) for tensor in (*said.inputs, *said.outputs))
