@@ -19,6 +19,7 @@ import uvloop
 from certificates import make_certificate
 from in_memory import PREDICT, HandPlane, Said, World, predict, read_answers, request
 
+from dukou.core.errors import DukouError, Reason
 from dukou.core.model import ModelRef
 from dukou.net.routes import PLAIN, Call, Dialect
 from dukou.net.sockets import bind, close_all, tls_context
@@ -276,6 +277,26 @@ def test_draining_answers_what_was_taken_and_accepts_no_more(run: Run) -> None:
             (said,) = await asking
             assert (said.status, said.headers["connection"]) == (200, "close")
             idle.close()
+
+    with World(plane=HandPlane(by_hand=True)) as world:
+        run(test)
+
+
+def test_answers_given_at_the_end_of_a_grace_period_go_out(run: Run) -> None:
+    """The drain is given up, the engine answers what is left, and the server closes in the same breath."""
+
+    async def test() -> None:
+        async with serving(world) as place:
+            asking = asyncio.ensure_future(talk(place, predict(), end=False))
+            await until(lambda: len(world.plane.runs) == 1)
+            draining = asyncio.ensure_future(world.server.drain())
+            await asyncio.sleep(0)
+
+            draining.cancel()
+            world.plane.runs[0].fail(DukouError(Reason.DRAINING))
+            world.server.close()
+
+            assert [said.status for said in await asking] == [503]
 
     with World(plane=HandPlane(by_hand=True)) as world:
         run(test)

@@ -412,6 +412,6 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Drop the connection with whatever is under way."""
-        if self._transport is not None:
+        """Drop the connection with whatever is under way; one that closes behind its last answer may send that."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.abort()

@@ -323,7 +323,7 @@ class ResponseWriter:
         return b"%b%d\r\nx-request-id: %b\r\n%b\r\n%b" % (start, len(body), request_id, extra, body)
 
     def _start(self, status: int, content_type: bytes) -> bytes:
-        start = b"HTTP/1.1 %d %b\r\ndate: %b\r\n" % (status, REASONS[status], self._date)
+        start = b"HTTP/1.1 %d %b\r\ndate: %b\r\n" % (status, REASONS.get(status, b""), self._date)
         if content_type:
             start += b"content-type: %b\r\ncontent-length: " % content_type
         self._starts[status, content_type] = start

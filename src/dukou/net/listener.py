@@ -91,7 +91,7 @@ class HttpServer:
         self.close()
 
     def close(self) -> None:
-        """Drop everything at once."""
+        """Drop everything at once, but for last answers that are on their way."""
         for server in self._servers:
             server.close()
         self._servers.clear()
