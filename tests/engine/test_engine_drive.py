@@ -117,6 +117,7 @@ class TestAnswers:
 
             assert [one.value for one in told] == [1, 1]
             assert [str(context["exception"]) for context in heard] == ["unable to write; the handler is closed"]
+            assert heard[0]["exception"].__context__ is None
             assert driver.live == 0
 
         on_loop(main)

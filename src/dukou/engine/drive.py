@@ -243,6 +243,7 @@ class Driver:
         self._stepping = True
         try:
             while True:
+                returned = False
                 try:
                     run._awaited = None
                     owed = run._raise_next
@@ -252,7 +253,7 @@ class Driver:
                         run._raise_next = None
                         awaited = run._context.run(run._coroutine.throw, owed)
                 except StopIteration as end:
-                    self.finish(run, end.value, None)
+                    returned, value = True, end.value
                 except (KeyboardInterrupt, SystemExit) as error:
                     self.finish(run, None, error)
                     raise
@@ -266,6 +267,8 @@ class Driver:
                         run.park(awaited)
                     if run._raise_next is not None and run._awaited is not None and run._awaited.cancel():
                         run._raise_next = None  # it was cancelled while it ran
+                if returned:  # told out here, or a failing caller's traceback would show the answer
+                    self.finish(run, value, None)
                 if not self._ready:
                     return
                 run = self._ready.popleft()
