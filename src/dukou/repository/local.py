@@ -54,9 +54,11 @@ class LocalRepository:
 
         Its place names a version, whatever its manifest was packed as. Raises DukouError MODEL_NOT_FOUND.
         """
-        if model not in self.models():
+        folder = self.root / model
+        plain = model == folder.name and not model.startswith(".")
+        if not (plain and folder.is_dir() and any(_numbered(folder))):
             raise DukouError(Reason.MODEL_NOT_FOUND, model=model, served=", ".join(self.models()) or "none")
-        return scan_model(self.root / model, model)
+        return scan_model(folder, model)
 
     def fetch(self, version: ModelVersion) -> Path:
         """The folder of a version, the files that serve it verified.

@@ -11,7 +11,6 @@ that the whole process shares, whose state a pickle could then overwrite; `scala
 import collections
 import importlib
 import re
-import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,13 +41,11 @@ def find(module: str, name: str) -> Found:
     if pair in _VALUES:
         return Found(_VALUES[pair])
     if pair in _FUNCTIONS or _METRIC.fullmatch(f"{module}:{name}"):
-        function = _import(module, name)
-        if isinstance(function, types.FunctionType | types.BuiltinFunctionType) or callable(function):
-            return Found(function)
-    elif module in _UFUNC_HOMES:
-        function = _import(module, name)
-        if isinstance(function, np.ufunc):
-            return Found(function)
+        return Found(_import(module, name))
+    if module in _UFUNC_HOMES:
+        ufunc = getattr(np if module.startswith("numpy") else importlib.import_module(module), name, None)
+        if isinstance(ufunc, np.ufunc):
+            return Found(ufunc)
     elif _SKLEARN.fullmatch(module) and not _NOT_MODELS & set(module.split(".")) and "." not in name:
         found = _import(module, name)
         if isinstance(found, type) and found.__module__.split(".")[0] == "sklearn":
@@ -61,7 +58,17 @@ def _import(module: str, name: str) -> Any:
 
 
 _SKLEARN = re.compile(r"sklearn(\.[A-Za-z_]\w*)+")
-_NOT_MODELS = {"tests", "conftest", "externals", "datasets", "_testing", "_mocking", "parallel", "_plotting"}
+_NOT_MODELS = {
+    "tests",
+    "conftest",
+    "externals",
+    "datasets",
+    "_testing",
+    "_mocking",
+    "parallel",
+    "_plotting",
+    "experimental",
+}
 """Parts of scikit-learn whose classes are no part of a fitted model."""
 
 _METRIC = re.compile(

@@ -87,8 +87,9 @@ class OnnxModel:
         self, signature: str, inputs: Tensors, outputs: tuple[str, ...], parameters: Mapping[str, Any]
     ) -> Tensors:
         """The outputs asked for. Raises DukouError WRONG_SHAPE, MODEL_REFUSED_INPUT, or MODEL_FAILED."""
-        texts = self._texts[signature]
-        feed = {**inputs, **{name: _as_text(name, inputs[name]) for name in texts}} if texts else inputs
+        feed = dict(inputs)
+        for name in self._texts[signature]:
+            feed[name] = _as_text(name, feed[name])
         try:
             arrays = self._session.run(outputs, feed)
         except Exception as error:  # ONNX Runtime's exceptions share no parent

@@ -15,6 +15,7 @@ them (trees, sparse matrices) believes indices in it; a crafted file can crash t
 is not a proof of safety, only far better than none. Files from strangers belong in a sandbox, or should come as ONNX.
 """
 
+import contextlib
 import importlib.metadata
 import warnings
 from collections.abc import Iterable, Mapping
@@ -41,13 +42,13 @@ def load_pickle(path: Path, *, trust: bool = False, max_bytes: int = MAX_BYTES) 
     `trust` opens anything, and runs what it says. Raises DukouError PICKLE_REFUSED, ARTIFACT_UNREADABLE (damaged, or
     made by libraries that do not fit the installed ones), ARTIFACT_UNSUPPORTED beyond `max_bytes`.
     """
-    if not trust:
-        _refuse_names(path, survey(path, max_bytes=max_bytes).names)
-    reader = Trusting if trust else Guarded
     try:
-        with open_inflated(path, max_bytes) as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return reader(stream).load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # versions that differ are told by read_libraries
+            if not trust:
+                _refuse_names(path, survey(path, max_bytes=max_bytes).names)
+            with open_inflated(path, max_bytes) as stream:
+                return (Trusting if trust else Guarded)(stream).load()
     except DukouError:
         raise
     except RefusedError as error:
@@ -93,7 +94,9 @@ def explain_mismatch(path: Path, stored: str, installed: str) -> str:
 
 def _why(path: Path, error: Exception) -> str:
     """Why building failed; a different scikit-learn version is the likely reason where there is one."""
-    stored = read_libraries(path).get("scikit-learn", "")
+    stored = ""
+    with contextlib.suppress(DukouError):  # a trusted file may hold what a survey refuses
+        stored = read_libraries(path).get("scikit-learn", "")
     installed = _installed("scikit-learn")
     if not installed:
         return "scikit-learn is not installed here; install dukou[sklearn], or serve a packed model, which needs none"
