@@ -378,8 +378,8 @@ def _bridge(source: tuple[str, int, list[int]], target: tuple[str, int, list[int
     name, kind, sizes = source
     wanted, wanted_kind, wanted_sizes = target
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
-    if len(wanted_sizes) == 1 and len(sizes) == 2:
-        # A matrix of one column, or the scores of both classes where scikit-learn gives the second one's.
+    if len(wanted_sizes) == 1 and len(sizes) == 2 and sizes[1] != 1:
+        # Where scikit-learn gives the second class's scores the converter gives both.
         constants.append(helper.make_tensor(f"{wanted}/last", TensorProto.INT64, [], [-1]))
         steps.append(("Gather", [f"{wanted}/last"], {"axis": 1}))
         sizes = sizes[:1]

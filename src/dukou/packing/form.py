@@ -1,5 +1,6 @@
 """Which form of a model serves, the compiled one or the original, and the sentence that says why."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from dukou.core.errors import DukouError
 from dukou.core.model import Evidence, LoadedModel, Signature
 from dukou.core.tensor import Tensors
 from dukou.packing.compile import Compiled, NotCompiled, compile_estimator, count_tree_nodes
-from dukou.packing.derive import derive
+from dukou.packing.derive import UNKNOWN_CATEGORY, derive
 from dukou.packing.evidence import FLOAT32, FLOAT64, Comparison, Tolerance, count, judge
 from dukou.packing.independence import made_rows
 
@@ -80,7 +81,8 @@ def choose_form(
         slow = _slower(original, model, signature, trial.rows, clock)
         if slow:
             return _original(slow, trial)
-        return Form(model, _agreement(outcome, trial, precision), trial.rows)
+        evidence = _agreement(outcome, trial, precision, _laxer(original, model, signature, trial.rows))
+        return Form(model, evidence, trial.rows)
     possible = trial.source != "data" and isinstance(compile_estimator(estimator, signature), Compiled)
     return _original(why, trial, ask_for_data=possible)
 
@@ -125,7 +127,33 @@ def _stretched(rows: Tensors, signature: Signature) -> Tensors:
     }
 
 
-def _agreement(outcome: Comparison, trial: Trial, precision: str) -> Evidence:
+def _laxer(original: LoadedModel, compiled: LoadedModel, signature: Signature, rows: Tensors) -> list[str]:
+    """What the original refuses and the compiled form answers, in words."""
+    row = {name: array[:1] for name, array in rows.items()}
+    missing = {name: np.full_like(array, np.nan) if array.dtype.kind == "f" else array for name, array in row.items()}
+    unknown = {
+        name: np.full_like(array, UNKNOWN_CATEGORY) if array.dtype.kind == "O" else array for name, array in row.items()
+    }
+    return [
+        said
+        for said, odd, kind in (("missing numbers", missing, "f"), ("unknown categories", unknown, "O"))
+        if any(array.dtype.kind == kind for array in row.values())
+        and not _takes(original, signature, odd)
+        and _takes(compiled, signature, odd)
+    ]
+
+
+def _takes(model: LoadedModel, signature: Signature, rows: Tensors) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model.infer(signature.name, rows, signature.output_names(), {})
+        except DukouError:
+            return False
+        return True
+
+
+def _agreement(outcome: Comparison, trial: Trial, precision: str, laxer: list[str]) -> Evidence:
     said = f"The compiled form serves: it gave the same answers as the original on {outcome.rows} rows {trial.said}"
     if trial.source == "none":
         said = (
@@ -137,9 +165,12 @@ def _agreement(outcome: Comparison, trial: Trial, precision: str) -> Evidence:
         details.append(f"{outcome.label_differences} labels differ where the original itself is undecided")
     if precision == "float64" and trial.source != "none":
         details.append("in float64, because float32 was not exact enough")
+    reason = f"{said} ({', '.join(details)})." if details else f"{said}."
+    if laxer:
+        reason += f" Unlike the original, it answers rows with {' or '.join(laxer)} instead of refusing them."
     return Evidence(
         form="compiled",
-        reason=f"{said} ({', '.join(details)})." if details else f"{said}.",
+        reason=reason,
         source=trial.source,
         rows=outcome.rows,
         max_abs_difference=outcome.max_abs_difference,

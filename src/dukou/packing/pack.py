@@ -280,12 +280,7 @@ def _self_check(folder: Path, probe: Tensors | None, trust_pickle: bool) -> None
     """Load the version as serving does and ask it one row. Raises DukouError."""
     manifest = read_manifest(folder)
     verify(folder, manifest)
-    if manifest.runtime == "sklearn" and trust_pickle:
-        from dukou.runtimes.sklearn import SklearnRuntime
-
-        model: LoadedModel = SklearnRuntime(trust_pickle=True).load(folder, manifest)
-    else:
-        model = runtime(manifest.runtime).load(folder, manifest)
+    model = runtime(manifest.runtime).load(folder, manifest, trust=trust_pickle)
     if probe is not None:
         signature = manifest.signature("")
         model.infer(signature.name, probe, signature.output_names(), {})
