@@ -26,7 +26,7 @@ def package(folder: Path, name: str, module: str) -> None:
 def test_built_in_runtimes_are_there() -> None:
     """ONNX and scikit-learn, without being installed as entry points."""
     assert isinstance(runtime("onnx"), OnnxRuntime)
-    assert isinstance(runtime("sklearn", trust_pickle=True), SklearnRuntime)
+    assert isinstance(runtime("sklearn"), SklearnRuntime)
     assert {"onnx", "sklearn"} <= set(names())
 
 

@@ -424,13 +424,13 @@ def test_the_operator_not_the_manifest_grants_trust(tmp_path: Path) -> None:
     manifest = msgspec.structs.replace(
         models.manifest(options={"trust_pickle": True, "trust": True}), serving="model.joblib"
     )
-    careful: Runtime = SklearnRuntime()
+    sklearn_runtime: Runtime = SklearnRuntime()
 
     with pytest.raises(DukouError) as caught:
-        careful.load(tmp_path, manifest)
+        sklearn_runtime.load(tmp_path, manifest)
 
     assert caught.value.reason is Reason.PICKLE_REFUSED
-    model = SklearnRuntime(trust_pickle=True).load(tmp_path, manifest)
+    model = sklearn_runtime.load(tmp_path, manifest, trust=True)
     assert model.concurrency == 1
     assert model.holds_gil
 

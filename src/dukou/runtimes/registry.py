@@ -1,7 +1,6 @@
 """Runtimes by name. Ours and other people's come through the same door: an entry point that names a class."""
 
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import Runtime
@@ -14,17 +13,17 @@ BUILT_IN = (
 """Known without asking the installed packages, which takes longer than loading a small model."""
 
 
-def runtime(name: str, **settings: Any) -> Runtime:
-    """A new Runtime, made with the operator's `settings`; its framework is imported now, no other is.
+def runtime(name: str) -> Runtime:
+    """A new Runtime; its framework is imported now, no other is.
 
-    A package adds one by an entry point of the group `dukou.runtimes`: a name, and a class. Built-in names cannot be
-    taken. Raises DukouError RUNTIME_NOT_FOUND, or RUNTIME_UNAVAILABLE when the import fails.
+    A package adds one by an entry point of the group `dukou.runtimes`: a name, and a class without arguments. Built-in
+    names cannot be taken. Raises DukouError RUNTIME_NOT_FOUND, or RUNTIME_UNAVAILABLE when the import fails.
     """
     point = next((point for point in _points(name) if point.name == name), None)
     if point is None:
         raise DukouError(Reason.RUNTIME_NOT_FOUND, runtime=name, served=", ".join(names()))
     try:
-        made: Runtime = point.load()(**settings)
+        made: Runtime = point.load()()
     except (ImportError, AttributeError) as error:
         raise DukouError(Reason.RUNTIME_UNAVAILABLE, runtime=name, detail=str(error)) from error
     return made
