@@ -71,6 +71,7 @@ def test_the_first_page_imports_no_command() -> None:
         (["pack", "m", "--metric", "accuracy"], "write it as KEY=VALUE"),
         (["pack", "m", "--metric", "accuracy=high"], "'high' is not a number"),
         (["predict", "m.onnx", "1,2", "--jsno"], "unknown option --jsno"),
+        (["predict", "m.onnx", "1,2", "--version", "1"], "are for servers"),
         (["predict", "http://", "1,2"], "is not the address"),
     ],
 )

@@ -1,5 +1,6 @@
 """The client's flows and decisions, without a network: outcomes are handed in, steps are looked at."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies
 
+from dukou.client import errors
 from dukou.client.core import (
     Answer,
     Calls,
@@ -428,3 +430,10 @@ def test_a_pause_beyond_the_deadline_is_not_waited_for() -> None:
 
     assert isinstance(error, Overloaded)
     assert clock() == start
+
+
+def test_the_tree_of_errors_is_drawn_whole() -> None:
+    """Every error that a client raises is in the drawing of `dukou.client.errors`, and no other."""
+    drawn = set(re.findall(r"── (\w+)", errors.__doc__ or ""))
+
+    assert drawn == {kind.__name__ for kind in (*ClientError.__subclasses__(), *Refused.__subclasses__())}

@@ -53,6 +53,8 @@ def predict(
             raise CommandError(f"unknown option {row}; `dukou predict --help` lists them")
     if target.startswith(("http://", "https://")):
         outputs = _by_server(target, rows, model, version, timeout_s)
+    elif model or version is not None:
+        raise CommandError("--model and --version are for servers; give the folder of the version, as in models/iris/1")
     else:
         outputs = _in_process(target, rows, trust_pickle)
     print(as_json(outputs) if json else as_table(outputs))

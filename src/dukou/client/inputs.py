@@ -17,7 +17,8 @@ def typed(X: Any, specs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
     nested lists: the only input, or one column [rows, inputs] for each input. A dict or frame may also hold the columns
     of the only input, where the signature names them.
 
-    Raises DukouError INPUT_MISSING, INPUT_UNEXPECTED, WRONG_DATATYPE, WRONG_SHAPE, WRONG_VALUE, RAGGED.
+    Raises DukouError INPUT_MISSING, INPUT_UNEXPECTED, COLUMN_MISSING, COLUMN_UNEXPECTED, WRONG_DATATYPE, WRONG_SHAPE,
+    WRONG_WIDTH, WRONG_VALUE, MALFORMED_REQUEST (ragged rows), NOT_SUPPORTED (BF16).
     """
     if not specs:
         raise DukouError(Reason.MALFORMED_REQUEST, detail="the model takes no inputs")
@@ -44,7 +45,7 @@ def _by_name(named: Mapping[str, Any], specs: Sequence[TensorSpec], *, spare: bo
     """`spare`: names that no input has are allowed, as the other columns of a frame are."""
     (first, *more) = specs
     if not more and first.columns and first.name not in named:
-        _check_names(named, first.columns, spare)
+        _check_columns(named, first, spare)
         return {first.name: np.stack([cast_to(named[name], _column(first, name)) for name in first.columns], axis=-1)}
     _check_names(named, [spec.name for spec in specs], spare)
     return {spec.name: cast_to(_as_wide(_array(named[spec.name], spec), spec), spec) for spec in specs}
@@ -76,6 +77,16 @@ def _check_names(named: Mapping[str, Any], wanted: Sequence[str], spare: bool) -
     extra = [name for name in named if name not in wanted]
     if extra and not spare:
         raise DukouError(Reason.INPUT_UNEXPECTED, tensor=extra[0], wanted=", ".join(wanted))
+
+
+def _check_columns(named: Mapping[str, Any], spec: TensorSpec, spare: bool) -> None:
+    wanted = ", ".join(spec.columns)
+    for name in spec.columns:
+        if name not in named:
+            raise DukouError(Reason.COLUMN_MISSING, tensor=spec.name, missing=name, wanted=wanted)
+    for name in named:
+        if name not in spec.columns and not spare:
+            raise DukouError(Reason.COLUMN_UNEXPECTED, tensor=spec.name, got=name, wanted=wanted)
 
 
 def _column(spec: TensorSpec, name: str) -> TensorSpec:
