@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import pickle
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
@@ -230,6 +231,22 @@ def test_what_is_no_pickle_is_unreadable(tmp_path: Path, content: bytes) -> None
 
     assert caught.value.reason is Reason.ARTIFACT_UNREADABLE
     assert str(tmp_path) in str(caught.value)
+
+
+def test_lz4_is_read_where_it_is_installed(tmp_path: Path) -> None:
+    """joblib writes it only with a package that is not among ours."""
+    pytest.importorskip("lz4")
+
+    assert load_pickle(written(tmp_path, joblib_bytes([1, 2], ("lz4", 3)))) == [1, 2]
+
+
+def test_lz4_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says which package to install."""
+    monkeypatch.setitem(sys.modules, "lz4", None)
+    monkeypatch.delitem(sys.modules, "lz4.frame", raising=False)
+
+    with pytest.raises(DukouError, match="install the package lz4"):
+        load_pickle(written(tmp_path, b'\x04"M\x18'))
 
 
 def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:

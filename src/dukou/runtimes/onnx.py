@@ -44,8 +44,11 @@ class OnnxRuntime:
     """
 
     def load(self, folder: Path, manifest: ModelManifest, *, trust: bool = False) -> "OnnxModel":
-        """Open the graph. Raises DukouError ARTIFACT_UNREADABLE, CONFIG_INVALID, or MANIFEST_INVALID when the graph
-        lacks a tensor that the manifest's signatures name."""
+        """Open the graph, which runs no code of its own whether trusted or not.
+
+        Raises DukouError ARTIFACT_UNREADABLE, CONFIG_INVALID, or MANIFEST_INVALID when the graph lacks a tensor that
+        the manifest's signatures name.
+        """
         path = folder / manifest.serving
         threads = manifest.options.get("threads", 1)
         if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:

@@ -106,14 +106,11 @@ def differences(manifest: ModelManifest, installed: Mapping[str, str]) -> tuple[
 
 
 class SklearnRuntime:
-    """Loads estimators as they were saved. `trust_pickle` is the operator's word, never the manifest's."""
-
-    def __init__(self, *, trust_pickle: bool = False) -> None:
-        self._trust = trust_pickle
+    """Loads estimators as they were saved."""
 
     def load(self, folder: Path, manifest: ModelManifest, *, trust: bool = False) -> "SklearnModel":
-        """Open the estimator. Raises DukouError as `open_estimator`."""
-        return SklearnModel(open_estimator(folder / manifest.serving, trust=trust or self._trust), manifest.signatures)
+        """Open the estimator; `trust` is the operator's word, never the manifest's. Raises as `open_estimator`."""
+        return SklearnModel(open_estimator(folder / manifest.serving, trust=trust), manifest.signatures)
 
 
 class SklearnModel:
