@@ -247,6 +247,19 @@ def test_a_wrong_request_is_refused_in_these_words(body: bytes, version: Served,
     assert refusal(body, version) == (Code.INVALID_ARGUMENT, text)
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_the_row_of_a_wrong_value_is_named_in_large_bodies_too(nested: bool) -> None:
+    """Flat or nested, by the stated shape."""
+    rows = np.zeros((1000, 2), int).tolist()
+    rows[7][1] = 2**40
+    data = rows if nested else [value for row in rows for value in row]
+
+    code, text = refusal(body_of(tensor(data, [1000, 2], datatype="INT32")), of(TensorSpec("x", "INT32", (-1, 2))))
+
+    assert code is Code.INVALID_ARGUMENT
+    assert text == "model 'm', version 1, input 'x', row 7: 1099511627776 came where INT32 is wanted"
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -208,11 +208,8 @@ def _other_size(array: NDArray[Any], tensor: _NumericInput | _Input) -> DukouErr
 def _by_stated_row(error: DukouError, tensor: _NumericInput | _Input) -> DukouError:
     """An error in flat data with the row that the stated shape makes of the place."""
     place = error.facts.get("row")
-    if (
-        place is None
-        or (type(tensor.data) is list and type(tensor.data[0]) is list)
-        or min(tensor.shape, default=0) < 1
-    ):
+    data: Any = tensor.data
+    if place is None or isinstance(data[0], list | np.ndarray) or min(tensor.shape, default=0) < 1:
         return error
     return DukouError(error.reason, **(error.facts | {"row": place // math.prod(tensor.shape[1:])}))
 
