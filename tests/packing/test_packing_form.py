@@ -56,6 +56,16 @@ def exact(name: str, off: float = 0.0, clock: HandClock | None = None, takes_s: 
     return FunctionModel(answer)
 
 
+def lax(name: str) -> FunctionModel:
+    """As `exact`, but missing numbers are zeros to it."""
+    model, signature = original(name)
+    return FunctionModel(
+        lambda inputs: model.infer(
+            signature.name, {key: np.nan_to_num(array) for key, array in inputs.items()}, signature.output_names(), {}
+        )
+    )
+
+
 def test_a_form_that_agrees_serves() -> None:
     """On derived rows, in float32."""
     form = decide("scaler", lambda precision: exact("scaler"))
@@ -65,6 +75,25 @@ def test_a_form_that_agrees_serves() -> None:
     assert form.evidence.reason == (
         "The compiled form serves: it gave the same answers as the original on 4096 rows derived from its fitted means "
         "and scales."
+    )
+
+
+@pytest.mark.parametrize(("name", "gaps"), [("scaler", True), ("histogram", True), ("logistic-text", False)])
+def test_rows_have_gaps_where_the_original_takes_them(name: str, gaps: bool) -> None:
+    """How missing numbers are treated is compared too, but not where the original refuses them."""
+    form = decide(name, lambda precision: exact(name))
+
+    assert form.rows is not None
+    assert bool(np.isnan(form.rows["X"]).any()) is gaps
+
+
+def test_a_form_that_answers_what_the_original_refuses_says_so() -> None:
+    """A graph has no opinion on missing numbers; scikit-learn refuses them."""
+    form = decide("logistic-text", lambda precision: lax("logistic-text"))
+
+    assert form.model is not None
+    assert form.evidence.reason.endswith(
+        "Unlike the original, it answers rows with missing numbers instead of refusing them."
     )
 
 

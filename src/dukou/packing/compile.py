@@ -9,7 +9,7 @@ import copy
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -121,8 +121,6 @@ def prepare(estimator: Any, signature: Signature) -> Any:
 def _convert(estimator: Any, signature: Signature, precision: str) -> Any:
     from skl2onnx import convert_sklearn
     from skl2onnx.common import data_types
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-    from sklearn.impute import SimpleImputer
 
     number = data_types.DoubleTensorType if precision == "float64" else data_types.FloatTensorType
     kinds = {"BYTES": data_types.StringTensorType, "BOOL": data_types.BooleanTensorType}
@@ -135,20 +133,38 @@ def _convert(estimator: Any, signature: Signature, precision: str) -> Any:
     for text in _vectorizers(estimator):
         # ONNX Runtime has no locale but C in slim containers, and fails at load with the converter's default en_US.
         options[id(text)] = {"locale": "C"}
-    own = dict.fromkeys((HistGradientBoostingClassifier, HistGradientBoostingRegressor), _convert_histogram_trees)
-    own[SimpleImputer] = _convert_imputer
     model = convert_sklearn(
         estimator,
         name="dukou",
         initial_types=types,
         target_opset=OPSETS,
         options=options,
-        custom_conversion_functions=own,
+        custom_conversion_functions=_own_conversions(),
     )
     _keep_roots_real(model.graph)
     if precision == "float64":
         _let_trees_take_float32(model.graph)
     return model
+
+
+def _own_conversions() -> dict[type, Callable[[Any, Any, Any], None]]:
+    """Our conversions of what the converter does wrong or in float32 only, by class."""
+    from sklearn import ensemble, tree
+    from sklearn.impute import SimpleImputer
+
+    return {
+        SimpleImputer: _convert_imputer,
+        ensemble.HistGradientBoostingClassifier: _convert_histogram_trees,
+        ensemble.HistGradientBoostingRegressor: _convert_histogram_trees,
+        ensemble.RandomForestClassifier: _convert_trees,
+        ensemble.RandomForestRegressor: _convert_trees,
+        ensemble.ExtraTreesClassifier: _convert_trees,
+        ensemble.ExtraTreesRegressor: _convert_trees,
+        tree.DecisionTreeClassifier: _convert_trees,
+        tree.DecisionTreeRegressor: _convert_trees,
+        tree.ExtraTreeClassifier: _convert_trees,
+        tree.ExtraTreeRegressor: _convert_trees,
+    }
 
 
 def _vectorizers(estimator: Any) -> Iterator[Any]:
@@ -160,20 +176,34 @@ def _vectorizers(estimator: Any) -> Iterator[Any]:
         yield from _vectorizers(entry[1])
 
 
+def _convert_trees(scope: Any, operator: Any, container: Any) -> None:
+    """The converter's own work for trees and forests, with the side that missing values take, which it forgets."""
+    model = operator.raw_operator
+    trees = [model.tree_] if hasattr(model, "tree_") else [part.tree_ for part in model.estimators_]
+    sides = [getattr(tree, "missing_go_to_left", np.zeros(tree.node_count, dtype=np.uint8)) for tree in trees]
+    _convert_inside(_TreeContainer(scope, container, np.concatenate(sides), None), scope, operator)
+
+
 def _convert_histogram_trees(scope: Any, operator: Any, container: Any) -> None:
     """The converter's own work for HistGradientBoosting, its tree ensembles corrected on their way into the graph."""
-    from skl2onnx._supported_operators import get_model_alias
-    from skl2onnx.common._registration import get_converter
     from skl2onnx.common.data_types import DoubleTensorType
 
     model = operator.raw_operator
     if getattr(model, "is_categorical_", None) is not None and np.any(model.is_categorical_):
         raise _UnmatchedError("the converter does not know the categorical features of HistGradientBoosting")
+    nodes = np.concatenate([tree.nodes for trees in model._predictors for tree in trees])
     thresholds = None
     if isinstance(operator.inputs[0].type, DoubleTensorType):
-        nodes = np.concatenate([tree.nodes for trees in model._predictors for tree in trees])
         thresholds = np.where(nodes["is_leaf"] == 1, 0.0, nodes["num_threshold"])
-    get_converter(get_model_alias(type(model)))(scope, operator, _HistogramContainer(scope, container, thresholds))
+    _convert_inside(_TreeContainer(scope, container, nodes["missing_go_to_left"], thresholds), scope, operator)
+
+
+def _convert_inside(container: Any, scope: Any, operator: Any) -> None:
+    """What the converter does for this kind of estimator, into `container`."""
+    from skl2onnx._supported_operators import get_model_alias
+    from skl2onnx.common._registration import get_converter
+
+    get_converter(get_model_alias(type(operator.raw_operator)))(scope, operator, container)
 
 
 def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
@@ -182,8 +212,6 @@ def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
     The converter's own operator exists in float32 only. It still does the rest: text, other marks than NaN, indicator
     columns, columns that were empty in training.
     """
-    from skl2onnx._supported_operators import get_model_alias
-    from skl2onnx.common._registration import get_converter
     from skl2onnx.common.data_types import guess_proto_type
 
     model = operator.raw_operator
@@ -196,7 +224,7 @@ def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
         or len(operator.inputs) != 1
         or kind not in {_FLOAT, _DOUBLE}
     ):
-        get_converter(get_model_alias(type(model)))(scope, operator, container)
+        _convert_inside(container, scope, operator)
         return
     values, missing = scope.get_unique_variable_name("statistics"), scope.get_unique_variable_name("missing")
     source, target = operator.inputs[0].full_name, operator.outputs[0].full_name
@@ -209,17 +237,21 @@ _FLOAT, _DOUBLE = 1, 11
 """ONNX's numbers for the two types."""
 
 
-class _HistogramContainer:
-    """A converter's container that corrects its tree ensembles.
+class _TreeContainer:
+    """A converter's container that corrects the tree ensembles put into it.
 
-    Attributes come as NumPy scalars, which ONNX refuses. These trees compare in float64, and their thresholds are often
-    values of the training rows: a float64 graph gets the exact ones (`thresholds`, in the order of nodes; None for a
-    float32 graph). What an ensemble gives is float32 by its definition.
+    Attributes come as NumPy scalars, which ONNX refuses. `missing_left` says for each node, in the order of trees and
+    their nodes, whether a missing value goes left. `thresholds` are those of HistGradientBoosting in a float64 graph:
+    its trees compare in float64, and their thresholds are often values of the training rows. What an ensemble gives is
+    float32 by its definition.
     """
 
-    def __init__(self, scope: Any, container: Any, thresholds: NDArray[np.float64] | None) -> None:
+    def __init__(
+        self, scope: Any, container: Any, missing_left: NDArray[np.uint8], thresholds: NDArray[np.float64] | None
+    ) -> None:
         self._scope = scope
         self._container = container
+        self._missing_left = missing_left
         self._thresholds = thresholds
 
     def __getattr__(self, name: str) -> Any:
@@ -230,6 +262,8 @@ class _HistogramContainer:
             name: [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
             for name, value in attributes.items()
         }
+        if len(plain.get("nodes_missing_value_tracks_true", ())) == len(self._missing_left):
+            plain["nodes_missing_value_tracks_true"] = [int(side) for side in self._missing_left]
         if self._thresholds is None or not op_type.startswith("TreeEnsemble"):
             self._container.add_node(op_type, inputs, outputs, **plain)
             return

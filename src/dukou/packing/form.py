@@ -1,11 +1,12 @@
 """Which form of a model serves, the compiled one or the original, and the sentence that says why."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from dukou.core.clock import Clock
 from dukou.core.errors import DukouError
@@ -18,6 +19,9 @@ from dukou.packing.independence import made_rows
 
 MAGNITUDES = (1e-3, 1.0, 1e3, 1e6, 1.7e9)
 """Of rows made up to compare a float64 graph: small numbers to unix seconds."""
+
+MAX_GAPS = 64
+"""Columns that are asked whether they may be missing."""
 
 TRIALS = 15
 SLOWER = 1.2
@@ -61,6 +65,8 @@ def choose_form(
     trial = plan(estimator, signature, data, data_name)
     if trial is None:
         return _without_rows(estimator, signature)
+    if trial.source != "data":
+        trial = msgspec.structs.replace(trial, rows=with_gaps(original, signature, trial.rows))
     why = ""
     for precision in trial.precisions:
         report(f"compiling in {precision}")
@@ -109,6 +115,36 @@ def plan(estimator: Any, signature: Signature, data: Tensors | None, data_name: 
     if rows is None:
         return None
     return Trial(rows, "none", "made up at many magnitudes", ("float64",), FLOAT64)
+
+
+def with_gaps(original: LoadedModel, signature: Signature, rows: Tensors) -> Tensors:
+    """The rows, every fourth with a missing number in a column where the original takes that."""
+    row = {name: array[:1] for name, array in rows.items()}
+    cells = [
+        (name, cell)
+        for name, array in row.items()
+        if array.dtype.kind == "f"
+        for cell in range(min(array.size, MAX_GAPS))
+        if _takes(original, signature, row | {name: _gap(array, [0], [cell])})
+    ]
+    if not cells:
+        return rows
+    chance = np.random.default_rng(11)
+    places = np.arange(3, count(rows), 4)
+    picked = chance.integers(0, len(cells), len(places))
+    made = dict(rows)
+    for name in {name for name, _ in cells}:
+        here = [(place, cells[pick][1]) for place, pick in zip(places, picked, strict=True) if cells[pick][0] == name]
+        if here:
+            made[name] = _gap(rows[name], [int(place) for place, _ in here], [cell for _, cell in here])
+    return made
+
+
+def _gap(array: NDArray[Any], rows: Sequence[int], cells: Sequence[int]) -> NDArray[Any]:
+    """A copy with NaN in these cells of these rows; a cell is counted within its row."""
+    holed = array.copy()
+    holed.reshape(len(array), -1)[rows, cells] = np.nan
+    return holed
 
 
 def _made(signature: Signature) -> Tensors | None:
