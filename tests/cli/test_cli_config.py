@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dukou.cli.config import values
-from dukou.cli.flags import _PATHS, Flags, addresses
+from dukou.cli.flags import PATHS, Flags, addresses
 from dukou.cli.main import run
 from dukou.config import load
 from dukou.config.fields import settings
@@ -38,7 +38,7 @@ def test_flags_name_addresses(
 
 def test_every_flag_sets_a_setting_that_is_there() -> None:
     """The paths behind the flags are those of the tree."""
-    assert set(_PATHS.values()) <= set(settings())
+    assert set(PATHS.values()) <= set(settings())
 
 
 def test_flags_carry_their_own_name_as_the_source() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import dukou
-from dukou.cli.demo import TRAIN, _free
+from dukou.cli.demo import TRAIN, free_port
 from dukou.cli.main import run
 from dukou.cli.serve import announcement, example
 
@@ -76,7 +76,7 @@ def test_a_taken_port_is_not_free() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert _free(taken.getsockname()[1]) == 0
+        assert free_port(taken.getsockname()[1]) == 0
 
 
 def started(*words: str) -> tuple[subprocess.Popen[str], list[str]]:

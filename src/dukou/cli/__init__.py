@@ -1,1 +1,1 @@
-"""The command line: one file for each command. A command's module imports little; what it needs, when it runs."""
+"""The command line: one file for each command, imported when that command runs."""

@@ -75,7 +75,7 @@ def _demo(folder: Path, once: bool, port: int | None) -> int:
     else:
         _run(folder, ["dukou", "pack", "model.joblib", "--name", "iris", "--version", "1", "--data", "rows.csv"])
     _say("3. Serve")
-    with _served(folder, _free(PORT) if port is None else port) as (server, url):
+    with _served(folder, free_port(PORT) if port is None else port) as (server, url):
         _say("4. Call")
         _call(url)
         if once:
@@ -106,7 +106,7 @@ def _program(words: Sequence[str]) -> list[str]:
     return [*program, *words[1:]]
 
 
-def _free(port: int) -> int:
+def free_port(port: int) -> int:
     """`port`, or 0 (any) where something else listens on it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -13,7 +13,7 @@ HTTP_PORT = 8501
 GRPC_PORT = 8500
 """The ports of the default addresses, which `--host` alone keeps."""
 
-_PATHS = {
+PATHS = {
     "name": "models.name",
     "workers": "server.workers",
     "insecure": "server.insecure",
@@ -21,7 +21,9 @@ _PATHS = {
     "trust_pickle": "models.trust_pickle",
     "access_log": "telemetry.access_log",
 }
-_DOCS = {flag: settings()[path].doc for flag, path in _PATHS.items()}
+"""The setting behind each flag that sets one by itself."""
+
+_DOCS = {flag: settings()[path].doc for flag, path in PATHS.items()}
 
 
 def _flag(field: str) -> Parameter:
@@ -76,7 +78,7 @@ class Flags:
         for text in self.sets:
             path, _, value = text.partition("=")
             yield Given(path.strip(), value, f"--set {path.strip()}", text=True)
-        for field, path in _PATHS.items():
+        for field, path in PATHS.items():
             said: Any = getattr(self, field)
             if said is not None:
                 yield Given(path, said, "--" + field.replace("_", "-"))

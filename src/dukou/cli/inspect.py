@@ -1,12 +1,15 @@
 """`dukou inspect`: what a model file or a packed version is, and which form of it serves and why."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
+import msgspec
 from cyclopts import App, Parameter
 
 from dukou.cli.terminal import FAILED
+from dukou.core.model import Evidence, Signature
+from dukou.packing.inspect import FileInspection, Inspection, VersionInspection, describe
 
 Line: TypeAlias = tuple[str, str]
 """What a line is about, and what it says."""
@@ -36,19 +39,15 @@ def inspect(
     json: Annotated[bool, Parameter(help="Print JSON.", negative="")] = False,
 ) -> int:
     """Show what a model or a packed version is: its signature, which form of it serves and why, its origin."""
-    from dukou.packing.inspect import describe
-
     found = describe(Path(path))
     if json:
-        import msgspec
-
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:
         _print(found)
     return 0 if all(version.intact for version in found.versions) else FAILED
 
 
-def _print(found: Any) -> None:
+def _print(found: Inspection) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -69,8 +68,8 @@ def _print(found: Any) -> None:
         console.print(Text(f"warning: {warning}", style="yellow"))
 
 
-def version_lines(version: Any) -> Iterator[Line]:
-    """A packed version (`VersionInspection`), most important first."""
+def version_lines(version: VersionInspection) -> Iterator[Line]:
+    """A packed version, most important first."""
     yield "folder", version.folder
     if not version.intact:
         yield "damaged", version.damage
@@ -98,8 +97,8 @@ def version_lines(version: Any) -> Iterator[Line]:
         yield "SHA-256", f"{name}  {digest[:SHOWN_DIGITS]}…"
 
 
-def file_lines(file: Any) -> Iterator[Line]:
-    """A model file that is not packed (`FileInspection`)."""
+def file_lines(file: FileInspection) -> Iterator[Line]:
+    """A model file that is not packed."""
     yield "format", file.format
     yield "size", size(file.size_bytes)
     if file.signature is not None:
@@ -112,7 +111,7 @@ def _facts(lines: Sequence[Line]) -> Iterator[Line]:
     return (line for line in lines if line[1])
 
 
-def signature_lines(signature: Any) -> Iterator[Line]:
+def signature_lines(signature: Signature) -> Iterator[Line]:
     """The tensors in and out."""
     for about, specs in (("takes", signature.inputs), ("gives", signature.outputs)):
         for spec in specs:
@@ -130,7 +129,7 @@ def shape(sizes: tuple[int, ...] | None, batched: bool) -> str:
     return f"[{', '.join(names)}]"
 
 
-def compared(evidence: Any) -> str:
+def compared(evidence: Evidence) -> str:
     """What the comparison of the two forms saw."""
     origin = {"data": "given rows", "derived": "rows from the fitted state", "none": "rows"}
     text = f"{evidence.rows} {origin.get(evidence.source, evidence.source)}" if evidence.rows else "no rows compared"
@@ -145,7 +144,7 @@ def shared(independent: bool) -> str:
     return f"rows of different callers {'may' if independent else 'never'} share one"
 
 
-def libraries(python: str, versions: Any) -> str:
+def libraries(python: str, versions: Mapping[str, str]) -> str:
     """`Python 3.12.1, numpy 2.1.0`."""
     return ", ".join([f"Python {python}"] * bool(python) + [f"{name} {number}" for name, number in versions.items()])
 

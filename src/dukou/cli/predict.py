@@ -1,14 +1,21 @@
 """`dukou predict`: answers of a model, from a server or in this process."""
 
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote
 
+import orjson
 from cyclopts import App, Parameter
+from numpy.typing import NDArray
 
 from dukou.cli.terminal import CommandError, say
+from dukou.core.model import Signature
+from dukou.core.tensor import Tensors
+from dukou.packing.rows import MAX_BYTES, Rows, read_rows
 
 command = App(
     name="predict",
@@ -60,7 +67,7 @@ def predict(
     print(as_json(outputs) if json else as_table(outputs))
 
 
-def _by_server(url: str, rows: Sequence[str], model: str, version: int | None, timeout_s: float) -> Mapping[str, Any]:
+def _by_server(url: str, rows: Sequence[str], model: str, version: int | None, timeout_s: float) -> Tensors:
     from dukou.client.http import Client
 
     base, named, numbered = split_url(url)
@@ -71,7 +78,7 @@ def _by_server(url: str, rows: Sequence[str], model: str, version: int | None, t
         return client.infer(_read(rows, client.metadata()))
 
 
-def _in_process(path: str, rows: Sequence[str], trust_pickle: bool) -> Mapping[str, Any]:
+def _in_process(path: str, rows: Sequence[str], trust_pickle: bool) -> Tensors:
     from dukou.app.embed import load
 
     with load(path, trust_pickle=trust_pickle) as model:
@@ -81,9 +88,6 @@ def _in_process(path: str, rows: Sequence[str], trust_pickle: bool) -> Mapping[s
 def split_url(url: str) -> tuple[str, str, int | None]:
     """A server's address, the model and the version that a URL names: `http://h:1/v2/models/iris/versions/2/infer` is
     `http://h:1`, `iris`, 2. A `/v1` URL of TensorFlow Serving names them too."""
-    import re
-    from urllib.parse import unquote
-
     match = re.match(
         r"(?P<base>https?://[^/?#]+(?:/[^?#]*?)??)"
         r"(?:/v[12]/models/(?P<model>[^/?#:]+)(?:/versions/(?P<version>\d{1,18}))?(?:/infer|/ready|:predict)?)?/?$",
@@ -109,24 +113,24 @@ def _only_model(url: str, timeout_s: float) -> str:
     return names[0]
 
 
-def _read(rows: Sequence[str], signature: Any) -> Mapping[str, Any]:
+def _read(rows: Sequence[str], signature: Signature) -> Tensors:
     """The rows of the command line, of a file or of standard input, as the signature's inputs."""
-    from dukou.packing.rows import MAX_BYTES, read_rows
-
     if len(rows) == 1 and rows[0].lower().endswith(FILES):
         return _noted(read_rows(Path(rows[0]), signature))
     if not rows and sys.stdin.isatty():
         raise CommandError("there are no rows: give some (5.1,3.5,1.4,0.2), a file, or - for standard input")
-    if rows not in ((), (STDIN,)):
+    if rows in ((), (STDIN,)):
+        content = sys.stdin.buffer.read(MAX_BYTES + 1)
+    else:
         check_cells(rows, signature)
-    content = sys.stdin.buffer.read(MAX_BYTES + 1) if rows in ((), (STDIN,)) else "\n".join(rows).encode()
+        content = "\n".join(rows).encode()
     with tempfile.TemporaryDirectory(prefix="dukou-") as folder:
         path = Path(folder, "rows" + suffix_of(content))
         path.write_bytes(content)
         return _noted(read_rows(path, signature))
 
 
-def check_cells(rows: Sequence[str], signature: Any) -> None:
+def check_cells(rows: Sequence[str], signature: Signature) -> None:
     """Raise CommandError for text where the model takes only numbers: only a file may have a header."""
     if any(spec.datatype == "BYTES" for spec in signature.inputs):
         return
@@ -138,11 +142,10 @@ def check_cells(rows: Sequence[str], signature: Any) -> None:
                 raise CommandError(f"row {number}: {cell!r} is not a number") from None
 
 
-def _noted(rows: Any) -> Mapping[str, Any]:
+def _noted(rows: Rows) -> Tensors:
     if rows.note:
         say(rows.note)
-    inputs: Mapping[str, Any] = rows.inputs
-    return inputs
+    return rows.inputs
 
 
 def suffix_of(content: bytes) -> str:
@@ -152,9 +155,8 @@ def suffix_of(content: bytes) -> str:
     return ".json" if content.lstrip()[:1] in (b"[", b"{") else ".csv"
 
 
-def as_json(outputs: Mapping[str, Any]) -> str:
+def as_json(outputs: Tensors) -> str:
     """`{"output": [...]}`; what is no finite number is null."""
-    import orjson
 
     def plain(value: Any) -> Any:
         return value.decode(errors="replace") if isinstance(value, bytes) else value.tolist()
@@ -162,7 +164,7 @@ def as_json(outputs: Mapping[str, Any]) -> str:
     return orjson.dumps(dict(outputs), default=plain, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
-def as_table(outputs: Mapping[str, Any]) -> str:
+def as_table(outputs: Tensors) -> str:
     """One line for each row, one column for each number of an output; aligned."""
     columns = [column for name, array in outputs.items() for column in _columns(name, array)]
     widths = [max(map(len, column)) for column in columns]
@@ -170,7 +172,7 @@ def as_table(outputs: Mapping[str, Any]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
-def _columns(name: str, array: Any) -> list[list[str]]:
+def _columns(name: str, array: NDArray[Any]) -> list[list[str]]:
     flat = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
     show: Callable[[Any], str] = _number if array.dtype.kind == "f" else _text
     titles = [name] if flat.shape[1] == 1 else [f"{name}[{index}]" for index in range(flat.shape[1])]
