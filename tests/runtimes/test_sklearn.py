@@ -101,6 +101,7 @@ THREE = ("probabilities", "FP64", (-1, 3))
         (LinearRegression(), X[:, :2], [("y", "FP64", (-1, 2))]),
         (KNeighborsRegressor(), y, [("y", "FP64", (-1,))]),
         (KMeans(3, n_init=1), None, [LABEL, ("distances", "FP64", (-1, 3))]),
+        (make_pipeline(StandardScaler(), KMeans(3, n_init=1)), None, [LABEL, ("distances", "FP64", (-1, 3))]),
         (GaussianMixture(2), None, [LABEL, ("probabilities", "FP64", (-1, 2))]),
         (IsolationForest(n_estimators=5), None, [LABEL, ("score", "FP64", (-1,))]),
         (LocalOutlierFactor(novelty=True), None, [LABEL, ("score", "FP64", (-1,))]),

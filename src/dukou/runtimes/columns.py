@@ -130,7 +130,7 @@ def _known(chain: Sequence[Any], width: int) -> list[Any]:
     """For each column a str, a float, None, or _DROPPED, as the first of `chain` says that says anything."""
     for each in chain:
         if hasattr(each, "transformers_"):
-            return _of_parts(((part, columns) for _, part, columns in each.transformers_), _input_names(each), width)
+            return _of_parts(((part, columns) for _, part, columns in each.transformers_), _names(each), width)
         if hasattr(each, "transformer_list"):
             return _of_parts(((part, slice(None)) for _, part in each.transformer_list), (), width)
         categories = getattr(each, "categories_", None)
@@ -161,10 +161,6 @@ def _of_parts(parts: Iterator[tuple[Any, Any]], names: tuple[str, ...], width: i
 
 def _rank(value: Any) -> int:
     return 0 if value is _DROPPED else 1 if value is None else 3 if isinstance(value, str) else 2
-
-
-def _input_names(estimator: Any) -> tuple[str, ...]:
-    return tuple(map(str, getattr(estimator, "feature_names_in_", ())))
 
 
 def _indices(columns: Any, names: tuple[str, ...], width: int) -> list[int]:

@@ -130,6 +130,11 @@ def _no_bytes() -> bytes:
     return b""
 
 
+def _ordered() -> collections.OrderedDict[Any, Any]:
+    """Its items are set one by one afterwards, where their keys are measured."""
+    return collections.OrderedDict()
+
+
 _OURS: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _dtype,
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
@@ -138,7 +143,7 @@ _OURS: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("numpy.ma.core", "_mareconstruct"): _masked,
     ("_codecs", "encode"): _latin1,
     ("builtins", "bytes"): _no_bytes,
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "OrderedDict"): _ordered,
 }
 
 _LOSSES = (

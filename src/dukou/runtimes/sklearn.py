@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import is_classifier, is_outlier_detector, is_regressor
+from sklearn.base import is_outlier_detector, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -180,7 +180,8 @@ def _wanted(estimator: Any) -> tuple[str, ...]:
         return ("y",)
     if hasattr(estimator, "predict_proba") and not isinstance(getattr(estimator, "classes_", None), list):
         return ("label", "probabilities")
-    if not is_classifier(estimator) and hasattr(estimator, "transform") and hasattr(estimator, "cluster_centers_"):
+    final = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    if hasattr(estimator, "transform") and hasattr(final, "cluster_centers_"):
         return ("label", "distances")
     return ("label",)
 
