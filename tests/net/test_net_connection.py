@@ -9,6 +9,7 @@ from in_memory import PREDICT, HandPlane, World, predict, request
 
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.event import RequestLogged, RequestRefused
+from dukou.net.connection import SWEPT_TOGETHER
 
 
 @pytest.fixture
@@ -163,6 +164,17 @@ def test_an_idle_connection_is_closed_without_a_word(world: World) -> None:
 
     assert client.transport.closed
     assert client.statuses == [200]
+
+
+def test_a_sweep_over_many_connections_lets_the_loop_turn(world: World) -> None:
+    """Thousands in one go would make everybody wait."""
+    clients = [world.client() for _ in range(SWEPT_TOGETHER * 2 + 10)]
+
+    world.clock.advance(200.0)
+    turns = world.sweep()
+
+    assert turns == 2
+    assert all(client.transport.closed for client in clients)
 
 
 def test_a_connection_that_waits_for_its_model_is_not_idle(slow: World) -> None:

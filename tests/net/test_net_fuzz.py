@@ -65,7 +65,7 @@ def test_any_bytes_are_answered_or_refused(data: bytes, places: list[int], ends:
             client.end()
         for _ in range(4):
             world.clock.advance(130.0)
-            world.server.connections.sweep()
+            world.sweep()
         statuses = final(client.transport.out)
         client.connection.connection_lost(None)
 

@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 from dukou.config import HttpConfig
@@ -18,6 +18,7 @@ from dukou.net.http1 import BETWEEN, BODY, CONTINUE, HEAD, Head, HttpError, Requ
 
 SLICE_BYTES = 65_536
 LINGER_S = 2.0
+SWEPT_TOGETHER = 256
 
 _log = logging.getLogger("dukou.net")
 _REQUEST_ID = re.compile(rb"[ -~]{1,128}")
@@ -26,7 +27,7 @@ _REQUEST_ID = re.compile(rb"[ -~]{1,128}")
 class Connections:
     """All connections of one server: what they share, and the one sweep that keeps their times.
 
-    An instance is the protocol factory that event loops ask for. `sweep` is to be called about `sweep_s` seconds apart.
+    An instance is the protocol factory that event loops ask for. `sweep` is to be run about `sweep_s` seconds apart.
     """
 
     def __init__(
@@ -80,12 +81,17 @@ class Connections:
         if not self._open and self._on_empty is not None:
             self._on_empty()
 
-    def sweep(self) -> None:
-        """Cut off whoever has used up a timeout, and set the date of answers."""
+    def sweep(self) -> Iterator[None]:
+        """Cut off whoever has used up a timeout, and set the date of answers.
+
+        To be run to its end; yields after every SWEPT_TOGETHER connections, for the event loop to turn: a connection
+        takes 2 µs, and there may be many thousands.
+        """
         self.writer.set_date(self._wall())
-        now = self.clock()
-        for connection in list(self._open):
-            connection.sweep(now)
+        for count, connection in enumerate(list(self._open), 1):
+            connection.sweep(self.clock())
+            if count % SWEPT_TOGETHER == 0:
+                yield
 
     def drain(self, on_empty: Callable[[], None]) -> None:
         """Close what is idle now and the rest after its answers; `on_empty` is told when none is left."""

@@ -5,7 +5,7 @@ import logging
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -59,7 +59,7 @@ class HttpServer:
         self.known_routes: dict[tuple[bytes, bytes], Route] = {}
         self._scheme = "http"
         self._servers: list[asyncio.AbstractServer] = []
-        self._next_sweep: asyncio.TimerHandle | None = None
+        self._next_sweep: asyncio.Handle | None = None
 
     async def serve(
         self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None, backlog: int = 2048
@@ -79,7 +79,7 @@ class HttpServer:
             self._servers.append(
                 await create(self.connections, sock=one, backlog=backlog, ssl=tls, ssl_handshake_timeout=timeout_s)
             )
-        self._sweep()
+        self._sweep(self.connections.sweep())
 
     async def drain(self) -> None:
         """Accept no more, answer what was taken, return when every connection is closed."""
@@ -100,9 +100,14 @@ class HttpServer:
             self._next_sweep = None
         self.connections.abort()
 
-    def _sweep(self) -> None:
-        self._next_sweep = asyncio.get_running_loop().call_later(self.connections.sweep_s, self._sweep)
-        self.connections.sweep()
+    def _sweep(self, sweep: Iterator[None]) -> None:
+        """Go on with a sweep; when it is done, begin the next one in time."""
+        loop = asyncio.get_running_loop()
+        try:
+            next(sweep)
+            self._next_sweep = loop.call_soon(self._sweep, sweep)
+        except StopIteration:
+            self._next_sweep = loop.call_later(self.connections.sweep_s, self._sweep, self.connections.sweep())
 
     def _respond(self, exchange: Exchange) -> None:
         """Answer an exchange; what goes wrong here is answered too."""
