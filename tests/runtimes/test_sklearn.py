@@ -174,11 +174,12 @@ AGE, CITY = ("age", "FP64", (-1, 1)), ("city", "BYTES", (-1, 1))
     ids=lambda value: " ".join(str(value).split())[:60],
 )
 def test_the_table_decides_the_inputs(transformer: Any, table: Any, inputs: list[Any]) -> None:
-    """The same alone, before a classifier, and in a search; the served answer is the estimator's own."""
+    """And the served answer is the estimator's own."""
     pipeline = make_pipeline(transformer, LogisticRegression()).fit(table, SOLD)
+    wanted = pipeline.predict(table)
 
     assert described(pipeline)[0] == inputs
-    assert served(pipeline, feed(pipeline, table), "label").tolist() == pipeline.predict(table).tolist()
+    assert served(pipeline, feed(pipeline, table), "label").tolist() == wanted.tolist()
 
 
 def feed(estimator: Any, table: Any) -> Tensors:

@@ -62,10 +62,13 @@ def needs_frame(estimator: Any) -> bool:
     chain = list(_leading(estimator))
     if any(isinstance(value, str) for value in _known(chain, len(_names(estimator)))):
         return True
-    return any(
-        hasattr(each, "transformers_") or hasattr(each, "func") or type(each).__module__.split(".")[0] != "sklearn"
-        for each in chain
-    )
+    return any(hasattr(each, "transformers_") or _runs_foreign_code(each) for each in chain)
+
+
+def _runs_foreign_code(estimator: Any) -> bool:
+    function = getattr(estimator, "func", None)
+    foreign = function is not None and not isinstance(function, np.ufunc)
+    return foreign or type(estimator).__module__.split(".")[0] != "sklearn"
 
 
 def strip_names(estimator: Any) -> None:

@@ -114,7 +114,10 @@ class SklearnRuntime:
 
 
 class SklearnModel:
-    """A LoadedModel. Estimators promise nothing about threads, and Python code holds the interpreter: one at a time."""
+    """A LoadedModel. Estimators promise nothing about threads, and Python code holds the interpreter: one at a time.
+
+    It takes the estimator over: one that needs no frame forgets its columns' names (see `strip_names`).
+    """
 
     def __init__(self, estimator: Any, signatures: Mapping[str, Signature]) -> None:
         self._estimator = estimator
