@@ -8,12 +8,15 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packing_models import CANCER, DIABETES, IRIS, LINNERUD, fit, original
+from packing_models import CANCER, DIABETES, IRIS, LINNERUD, MALIGNANT, PROGRESS, fit, original
+from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LinearRegression
 
 from dukou.core.model import Signature
 from dukou.core.tensor import TensorSpec
-from dukou.packing.compile import Compiled, NotCompiled, compile_estimator, count_tree_nodes, floor_float32, prepare
+from dukou.packing.compile import Compiled, NotCompiled, compile_estimator, count_tree_nodes, prepare
+from dukou.packing.graph import floor_float32
 from dukou.runtimes.onnx import read_signature
 
 
@@ -103,6 +106,44 @@ def test_histogram_trees_in_a_float64_graph_compare_float64(tmp_path: Path) -> N
     want = model.predict(rows)
     assert want[0] != want[1]
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_features": 0.5}, {"contamination": 0.2}, {"max_samples": 2}])
+def test_an_isolation_forest_is_one_ensemble(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Path lengths are in the leaves: scores and labels are scikit-learn's, with few nodes however many trees."""
+    forest = IsolationForest(n_estimators=20, random_state=1, **settings).fit(CANCER)
+    signature = Signature(
+        "s",
+        (TensorSpec("X", "FP64", (-1, CANCER.shape[1])),),
+        (TensorSpec("label", "INT64", (-1,)), TensorSpec("score", "FP64", (-1,))),
+    )
+
+    made = compile_estimator(forest, signature)
+
+    assert isinstance(made, Compiled), made
+    assert len(onnx.load_from_string(made.model).graph.node) < 16
+    answer = run(made, CANCER, tmp_path)
+    np.testing.assert_allclose(answer["score"], forest.decision_function(CANCER), atol=1e-6)
+    clear = np.abs(forest.decision_function(CANCER)) > 1e-6
+    np.testing.assert_array_equal(answer["label"][clear], forest.predict(CANCER)[clear])
+
+
+@pytest.mark.parametrize("name", ["forest", "tree"])
+def test_missing_values_take_the_side_that_training_chose(name: str, tmp_path: Path) -> None:
+    """The converter forgets it, and a missing value then always goes right."""
+    X, y = (CANCER.copy(), MALIGNANT) if name == "forest" else (DIABETES.copy(), PROGRESS)
+    X[np.random.default_rng(0).uniform(size=X.shape) < 0.1] = np.nan
+    _, signature = original(name)
+    model = clone(fit(name)).fit(X, y)
+
+    made = compile_estimator(model, signature)
+
+    assert isinstance(made, Compiled), made
+    answer = run(made, X, tmp_path)
+    if name == "tree":
+        np.testing.assert_allclose(answer["y"], model.predict(X), rtol=1e-6)
+    else:
+        np.testing.assert_allclose(answer["probabilities"], model.predict_proba(X), atol=1e-6)
 
 
 def test_a_row_at_a_cluster_centre_has_distance_zero(tmp_path: Path) -> None:
