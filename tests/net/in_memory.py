@@ -25,7 +25,7 @@ class HandRun:
 
     def __init__(self, coroutine: Coroutine[Any, Any, InferenceResponse], on_done: OnDone, deadline_s: float) -> None:
         self.coroutine = coroutine
-        self.on_done = on_done
+        self._on_done: OnDone | None = on_done
         self.deadline_s = deadline_s
         self.cancelled = False
 
@@ -34,14 +34,19 @@ class HandRun:
         try:
             self.coroutine.send(None)
         except StopIteration as end:
-            self.on_done(end.value, None)
+            self._tell(end.value, None)
         except Exception as error:
-            self.on_done(None, error)
+            self._tell(None, error)
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error instead."""
         self.coroutine.close()
-        self.on_done(None, error)
+        self._tell(None, error)
+
+    def _tell(self, response: InferenceResponse | None, error: BaseException | None) -> None:
+        on_done, self._on_done = self._on_done, None
+        assert on_done is not None, "the caller was told already"
+        on_done(response, error)
 
     def cancel(self) -> None:
         """The caller has gone."""

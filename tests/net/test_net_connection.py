@@ -1,7 +1,9 @@
 """One connection: answers in order, timeouts, backpressure, the ways it ends."""
 
+import gc
 import json
 import logging
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -279,6 +281,22 @@ def test_the_calls_of_a_client_that_has_gone_are_cancelled(slow: World) -> None:
     assert [run.cancelled for run in slow.plane.runs] == [True, False, True, True]
     assert client.statuses == []
     assert [event.code for event in slow.events if isinstance(event, RequestRefused)] == [Code.CANCELLED] * 3
+
+
+def test_a_connection_is_freed_as_soon_as_it_is_lost(slow: World) -> None:
+    """It leaves no cycle for the collector, whose runs make everybody wait."""
+    client = slow.client().send(predict(), predict("Traceparent: 1"))
+    slow.plane.runs[0].finish()
+    connection = weakref.ref(client.connection)
+
+    gc.disable()
+    client.vanish()
+    slow.plane.runs.clear()
+    del client
+    gone = connection() is None
+    gc.enable()
+
+    assert gone
 
 
 def test_a_write_that_raises_hurts_nobody_else(slow: World) -> None:
