@@ -245,6 +245,8 @@ DEAD: dict[str, bytes] = {
     "field beyond the item": program(
         dtype("V8", dtype_state(text("a") + pickle.TUPLE1, dict_of(text("a"), tuple_of(FLOAT, number(4000))), 8))
     ),
+    "size below nothing": program(dtype("S5", dtype_state(size=-100))),
+    "half a character": program(dtype("U5", dtype_state(size=7))),
     "objects that claim to be none": program(dtype("O8", dtype_state(flags=0))),
     "dtype changed later": program(dtype("V8", dtype_state(size=8)) + dtype_state(size=800) + pickle.BUILD),
     "dtype used before its state": program(

@@ -35,6 +35,8 @@ def _is_field(field: Any) -> bool:
 
 def agrees(dtype: np.dtype[Any]) -> bool:
     """Whether a dtype holds objects only if it is `object` itself, and no part lies outside of it."""
+    if dtype.itemsize < 0 or (dtype.kind == "U" and dtype.itemsize % 4):
+        return False
     if dtype.hasobject or dtype.kind == "O":
         return dtype.hasobject and dtype.kind == "O" and dtype.names is None and dtype.subdtype is None
     if dtype.subdtype is not None:
