@@ -334,6 +334,7 @@ def test_tls_serves_http_1_1(run: Run, tmp_path: Path) -> None:
             assert f"{url}/predict" in session.get(url, timeout=5).text
             big = json.dumps({"X": [[1, 2, 3, 4]] * 100_000}).encode()
             assert len(session.post(f"{url}/predict", big, timeout=5).json()["y_pred"]) == 100_000
+            assert session.post(f"{url}/predict", bytes(5_000_000), timeout=5).status_code == 413
         context = ssl.create_default_context(cafile=str(certificate))
         context.set_alpn_protocols(["h2", "http/1.1"])
         with socket.create_connection(place) as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as tls:
@@ -343,7 +344,7 @@ def test_tls_serves_http_1_1(run: Run, tmp_path: Path) -> None:
         async with serving(world, tls=tls_context(str(certificate), str(key))) as place:
             await asyncio.to_thread(client, place)
 
-    with World() as world:
+    with World(max_body_bytes=2_000_000) as world:
         run(test)
 
 
