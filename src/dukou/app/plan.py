@@ -14,6 +14,7 @@ from dukou.core.version import ModelVersion
 from dukou.lifecycle.policy import Policy, missing, parse, wanted
 from dukou.repository.local import LocalRepository, Scan, classify, scan_model
 from dukou.repository.manifest import read_manifest
+from dukou.telemetry.counters import MOST_BLOCKS
 
 FIRST_VERSION = 1
 """The version of a bare model file."""
@@ -52,6 +53,10 @@ def make_plan(config: ModelsConfig, report: Callable[[str], None]) -> Plan:
             chosen[found.id] = found.folder
     if not chosen:
         raise DukouError(Reason.CONFIG_INVALID, detail=f"no version of any model fits the policy {policy}")
+    if len(chosen) >= MOST_BLOCKS:
+        raise DukouError(
+            Reason.CONFIG_INVALID, detail=f"{len(chosen)} versions; one server has {MOST_BLOCKS - 1} at most"
+        )
     _check_options(config.options, {version.name for version in chosen})
     return Plan(
         tuple(

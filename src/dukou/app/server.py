@@ -20,6 +20,7 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Applied
 from dukou.core.version import State
 from dukou.net.sockets import describe, open_slots, tls_context
+from dukou.telemetry.counters import clear
 
 SETTINGS = "settings.json"
 LOCK = "lock"
@@ -39,6 +40,7 @@ def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Rea
 
             classify(Path(path))  # raises with what might have been meant
     with _state_folder(config.telemetry.state_dir) as state:
+        clear(state)  # an earlier server's blocks stood for other versions
         (state / SETTINGS).write_bytes(msgspec.json.encode(config))
         ending = asyncio.run(_supervise(config, state, report, on_ready))
     if ending.message:
