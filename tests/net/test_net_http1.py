@@ -212,6 +212,21 @@ def test_a_known_head_may_come_without_its_body(after: bytes) -> None:
         assert reading.bodies[:2] == [PREDICT, PREDICT]
 
 
+def test_a_request_behind_a_known_one_is_not_taken_for_it() -> None:
+    """The body of the known head came apart, with another request for the same target behind it."""
+    other = predict("X-Other: 1")
+    reading = Reading().feed(predict(), predict()[:-9], predict()[-9:] + other, predict(), other)
+
+    assert [b"x-other" in head.headers for head, _ in reading.requests] == [False, False, True, False, True]
+
+
+def test_many_requests_for_an_upgrade_are_read_without_recursion() -> None:
+    """More than Python's stack is deep."""
+    data = request("GET", "/", b"", "Connection: Upgrade", "Upgrade: h2c") * 900
+
+    assert len(Reading().feed(data).requests) == 900
+
+
 @pytest.mark.parametrize(
     "data",
     [

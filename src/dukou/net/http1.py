@@ -101,8 +101,8 @@ class RequestReader:
             return
         if self.phase is BETWEEN:
             end = data.find(b"\r\n\r\n") + 4
-            self._raw_head = data[:end] if end >= 4 else b""
-            head = self._known.get(self._raw_head)
+            raw = data[:end] if end >= 4 else b""
+            head = self._known.get(raw)
             if head is not None:
                 missing = head.length - len(data) + end
                 if missing == 0:
@@ -112,6 +112,7 @@ class RequestReader:
                     self._begin_body(head)
                     self._feed_body(data[end:])
                     return
+            self._raw_head = raw
         self._parse(data)
 
     def _begin_body(self, head: Head) -> None:
@@ -135,16 +136,18 @@ class RequestReader:
         before = self.phase
         fields = self._fields
         self._slice_bytes = len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_without_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            raise error.__context__ or error from None
-        except httptools.HttpParserError as error:
-            if data.startswith(_HTTP2_PREFACE):
-                raise HttpError(505, "HTTP/2 is not spoken here") from None
-            raise HttpError(400, f"this is not HTTP/1.1: {error}") from None
+        while data:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+            except httptools.HttpParserCallbackError as error:
+                raise error.__context__ or error from None
+            except httptools.HttpParserError as error:
+                if data.startswith(_HTTP2_PREFACE):
+                    raise HttpError(505, "HTTP/2 is not spoken here") from None
+                raise HttpError(400, f"this is not HTTP/1.1: {error}") from None
         if self._fields is fields and self.phase is before and before is not BETWEEN:
             self._fed_bytes += len(data)
             self._check_overhead()
@@ -164,18 +167,17 @@ class RequestReader:
         elif self._fed_bytes > most:
             raise HttpError(431, f"the request line and headers take more than {most} bytes")
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Read the request as if it had not asked for another protocol (RFC 9110 section 7.8 allows it).
+    def _head_without_upgrade(self) -> bytes:
+        """The head, for a new parser to read as if it had not asked for another protocol (RFC 9110 section 7.8).
 
-        llhttp stops behind the head, and Java's HttpClient sends `Upgrade: h2c` with the body of its first POST.
+        llhttp stops behind such a head, and Java's HttpClient sends `Upgrade: h2c` with the body of its first POST.
         """
         self._upgrading = False
         method = self._parser.get_method()
         fields = [field for field in self._fields if field[0].lower() != b"upgrade"]
         lines = [b"%b %b HTTP/1.1" % (method, self._target), *(b"%b: %b" % field for field in fields)]
         self._parser = httptools.HttpRequestParser(self)
-        self.phase = BETWEEN
-        self.feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     # What llhttp calls.
 

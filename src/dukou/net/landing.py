@@ -24,20 +24,16 @@ def wants_json(accept: bytes) -> bool:
 
 def _quality(accept: bytes, kind: bytes, subtype: bytes) -> float:
     """The weight of a media type, by the most specific range that covers it."""
+    ranges = {b"*/*": 0, kind + b"/*": 1, kind + b"/" + subtype: 2}
     best = (-1, 0.0)
     for entry in (accept or b"*/*").lower().split(b","):
         media, *parameters = (part.strip() for part in entry.split(b";"))
-        specificity = (
-            (b"*/*", kind + b"/*", kind + b"/" + subtype).index(media)
-            if media in (b"*/*", kind + b"/*", kind + b"/" + subtype)
-            else -1
-        )
         weight = 1.0
         for parameter in parameters:
             if parameter.startswith(b"q="):
                 weight = _weight(parameter[2:])
-        if specificity >= 0:
-            best = max(best, (specificity, weight))
+        if media in ranges:
+            best = max(best, (ranges[media], weight))
     return best[1]
 
 

@@ -56,7 +56,7 @@ class HttpServer:
         self._http = http
         self._calls = Calls(plane, engine, http.max_body_bytes, pool=pool, clock=clock, observers=observers)
         self._pages = Pages(plane, metrics, pool, lambda: self.connections.draining, lambda: self._scheme)
-        self.known_routes: dict[tuple[bytes, bytes], Route] = {}
+        self.known_routes: dict[tuple[bytes, bytes], Route] = {}  # method and target to what `route` said of them
         self._scheme = "http"
         self._servers: list[asyncio.AbstractServer] = []
         self._next_sweep: asyncio.Handle | None = None
