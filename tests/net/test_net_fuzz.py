@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_memory import PREDICT, World, predict, request
 
+from dukou.config import HttpConfig
+from dukou.net.http1 import Head, HttpError, RequestReader
+
 ALLOWED_5XX = {501, 503, 505}
 
 PIECES = [
@@ -77,6 +80,70 @@ def test_any_bytes_are_answered_or_refused(data: bytes, places: list[int], ends:
 def final(written: bytes) -> list[int]:
     """The statuses of the final answers in `written`; bodies are skipped by what they never hold."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", written) if status != b"100"]
+
+
+class Forgetful(dict[bytes, Head]):
+    """Remembers no head."""
+
+    def __setitem__(self, key: bytes, value: Head) -> None:
+        pass
+
+
+class Reading:
+    """Everything that a reader has read, until it refused."""
+
+    def __init__(self, pieces: list[bytes], known: dict[bytes, Head]) -> None:
+        self.requests: list[tuple[Head, bytes]] = []
+        self.refused: int | None = None
+        reader = RequestReader(HttpConfig(), self, known)
+        try:
+            for piece in pieces:
+                reader.feed(piece)
+        except HttpError as refusal:
+            self.refused = refusal.status
+
+    def on_expect(self) -> None:
+        """Not looked at."""
+
+    def on_request(self, head: Head, body: bytes) -> None:
+        """One more."""
+        self.requests.append((head, body))
+
+
+similar_requests = st.builds(
+    request,
+    st.just("POST"),
+    st.just("/a"),
+    st.sampled_from([b"12345", b"abcde", b"longer than that", b""]),
+    st.sampled_from(["X: 1", "X: 2", "X: 1\r\nConnection: Upgrade\r\nUpgrade: h2c"]),
+)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[bytes]:
+    """Requests as they arrive: whole, in two pieces, or with the end of one before the beginning of the next."""
+    pieces = [b""]
+    for one in draw(st.lists(similar_requests | st.sampled_from(PIECES[-6:]), max_size=10)):
+        place = draw(st.sampled_from([0, one.find(b"\r\n\r\n") + 4, len(one) - 2]))
+        pieces[-1] += one[:place]
+        pieces.append(one[place:])
+        if draw(st.booleans()):
+            pieces.append(b"")
+    return [piece for piece in pieces if piece]
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
+@given(conversations())
+def test_known_heads_change_nothing(pieces: list[bytes]) -> None:
+    """A reader that remembers heads reads what one that does not would read."""
+    plain = Reading(pieces, Forgetful())
+    known: dict[bytes, Head] = {}
+
+    first, second = Reading(pieces, known), Reading(pieces, known)
+
+    assert (first.requests, first.refused) == (plain.requests, plain.refused)
+    assert (second.requests, second.refused) == (plain.requests, plain.refused)
 
 
 @pytest.mark.slow
