@@ -13,8 +13,7 @@ import numpy as np
 import orjson
 
 from dukou.core.message import Context, Served
-from dukou.core.model import DEFAULT_SIGNATURE, Signature
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.version import ModelRef
 from dukou.testing.models import manifest, served
 from dukou.wire import oip_json, plain, tf_rest
@@ -57,7 +56,7 @@ def main() -> None:
             "json.loads": lambda body=rows, spec=spec: to_array(json.loads(body), spec),
         }
         for name, call in cases.items():
-            print(f"{str(shape):20} {len(rows):>9,} bytes  {name:18} {best_us(call):>12,.1f} us")
+            print(f"{shape!s:20} {len(rows):>9,} bytes  {name:18} {best_us(call):>12,.1f} us")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dukou.core.message import Context, InferenceRequest, InferenceResponse
-from dukou.core.model import DEFAULT_SIGNATURE, Signature
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.version import ModelVersion
 from dukou.wire import json_write, oip_json, plain, tf_rest
 

@@ -28,7 +28,13 @@ IMPORTS_ALL = {"app"}
 MAY_IMPORT_APP = {"cli", "__main__", "__init__", "app"}
 
 FRAMEWORKS = {
-    "sklearn": {"runtimes/sklearn.py", "runtimes/pickles.py", "packing/compile.py", "packing/conversions.py", "packing/derive.py"},
+    "sklearn": {
+        "runtimes/sklearn.py",
+        "runtimes/pickles.py",
+        "packing/compile.py",
+        "packing/conversions.py",
+        "packing/derive.py",
+    },
     "onnxruntime": {"runtimes/onnx.py"},
     "skl2onnx": {"packing/compile.py", "packing/conversions.py"},
     "joblib": {"runtimes/pickles.py"},

@@ -1,7 +1,7 @@
-"""Everything that the README and the docs show is run: Python blocks, shell blocks, and the answers printed under them.
+"""Everything that the README and the docs show is run: Python blocks, shell blocks, and the answers under them.
 
-A page runs in order, in one folder and one Python namespace. `dukou serve` goes to the background and is waited for; the
-ports of the page are replaced by free ones. A `json` block under a shell block is what that block must print.
+A page runs in order, in one folder and one Python namespace. `dukou serve` goes to the background and is waited for;
+the ports of the page are replaced by free ones. A `json` block under a shell block is what that block must print.
 """
 
 import json

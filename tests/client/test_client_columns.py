@@ -3,8 +3,7 @@
 import pandas as pd
 
 from dukou.client.inputs import typed
-from dukou.core.model import Signature
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import Signature, TensorSpec
 from dukou.testing.models import manifest, served
 from dukou.wire.oip_json import decode_metadata, model_metadata
 

@@ -9,7 +9,7 @@ from hypothesis import given, strategies
 
 from dukou.client.inputs import typed
 from dukou.core.errors import DukouError, Reason
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import TensorSpec
 
 X = TensorSpec("X", "FP32", (-1, 2))
 NAMED = TensorSpec("X", "FP32", (-1, 2), ("width", "height"))

@@ -12,8 +12,9 @@ import numpy as np
 from dukou.core.clock import Clock
 from dukou.core.event import Observer
 from dukou.core.message import Context, InferenceRequest
-from dukou.core.model import LoadedModel, ModelVersion, Signature
-from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.model import ModelVersion, Signature, TensorSpec
+from dukou.core.runtime import LoadedModel
+from dukou.core.tensor import Tensors
 from dukou.engine.batcher import Batcher, Batching
 from dukou.engine.executor import Executor
 from dukou.engine.tick import Tick

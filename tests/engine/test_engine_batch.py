@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as npst
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, InferenceRequest
-from dukou.core.model import ModelVersion, Signature
-from dukou.core.tensor import DTYPES, TensorSpec, datatype_of
+from dukou.core.model import ModelVersion, Signature, TensorSpec
+from dukou.core.tensor import DTYPES, datatype_of
 from dukou.engine.batch import batch_key, cut, has_fixed_rows, join
 from dukou.testing.models import IRIS_SIGNATURE, iris_request
 

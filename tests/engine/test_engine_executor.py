@@ -14,8 +14,8 @@ from engine_rig import ONE_AT_A_TIME, SIGNATURE, Double, request
 from engine_worlds import LOOPS, Told, iterations, run
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import ModelVersion, Signature
-from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.model import ModelVersion, Signature, TensorSpec
+from dukou.core.tensor import DTYPES, Tensors
 from dukou.engine.executor import Executor, Ran, made_up
 from dukou.engine.tick import Tick
 from dukou.testing.clock import HandClock
@@ -273,7 +273,7 @@ def test_made_up_inputs_fit_the_signature(signature: Signature, rows: int, shape
     assert inputs is not None
     assert {name: array.shape for name, array in inputs.items()} == shapes
     for spec in signature.inputs:
-        assert inputs[spec.name].dtype == spec.dtype
+        assert inputs[spec.name].dtype == DTYPES[spec.datatype]
         assert np.all(inputs[spec.name] == ("" if spec.datatype == "BYTES" else 1))
 
 

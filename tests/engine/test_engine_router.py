@@ -17,7 +17,8 @@ from dukou.core.clock import monotonic
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Event, Observer
 from dukou.core.message import DataPlane, InferenceResponse, Table
-from dukou.core.model import LoadedModel, ModelRef, State
+from dukou.core.model import ModelRef, State
+from dukou.core.runtime import LoadedModel
 from dukou.core.tensor import Tensors
 from dukou.engine.batcher import Batching
 from dukou.engine.drive import Slot

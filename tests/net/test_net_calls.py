@@ -15,8 +15,7 @@ from in_memory import PREDICT, Client, HandPlane, World, predict, request
 
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.event import RequestRefused
-from dukou.core.model import ModelRef, ModelVersion, Signature, State
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import ModelRef, ModelVersion, Signature, State, TensorSpec
 from dukou.net.calls import MOST_GZIP_MEMBERS, decompress
 from dukou.net.routes import PLAIN, Call, Dialect
 from dukou.testing.models import Direct, FunctionModel, iris_like, manifest, served, table

@@ -12,8 +12,7 @@ from in_memory import HandPlane, Said, World, request
 from dukou import __version__
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, Served, Table
-from dukou.core.model import ModelRef, Signature, State
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import ModelRef, Signature, State, TensorSpec
 from dukou.net.health import server_ready
 from dukou.net.landing import as_html, as_json, examples, wants_json
 from dukou.testing.models import IRIS_SIGNATURE, iris_like, manifest, served, table

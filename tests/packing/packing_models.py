@@ -138,7 +138,7 @@ class Foreign(BaseEstimator):
     """A custom estimator, which no allowlist names."""
 
     def fit(self, X: Any, y: Any = None) -> "Foreign":
-        self.fitted_ = True
+        self.n_features_in_ = np.shape(X)[1]
         return self
 
     def predict(self, X: Any) -> Any:

@@ -1,5 +1,6 @@
 """The ONNX graph of an estimator: names, types and shapes of its signature, and the converter's traps."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LinearRegression
 
-from dukou.core.model import Signature
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import Signature, TensorSpec
 from dukou.packing.compile import Compiled, NotCompiled, compile_estimator, count_tree_nodes, prepare
 from dukou.packing.graph import floor_float32
 from dukou.runtimes.onnx import read_signature
@@ -174,6 +174,17 @@ def test_what_has_no_converter_is_not_compiled() -> None:
     _, signature = original("centroid")
 
     assert compile_estimator(fit("centroid"), signature) == NotCompiled("there is no ONNX form of NearestCentroid")
+
+
+def test_a_missing_converter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newcomer without the extra is told what to install."""
+    monkeypatch.setitem(sys.modules, "skl2onnx", None)
+    _, signature = original("scaler")
+
+    made = compile_estimator(fit("scaler"), signature)
+
+    assert isinstance(made, NotCompiled)
+    assert made.reason.startswith("skl2onnx is not installed")
 
 
 def test_categories_of_histogram_trees_are_not_compiled() -> None:

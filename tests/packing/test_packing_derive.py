@@ -7,9 +7,9 @@ import pytest
 from packing_models import DIABETES, IRIS, MODELS, MORNING, SECONDS, fit, original
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 
-from dukou.core.model import Signature
-from dukou.core.tensor import TensorSpec
-from dukou.packing.derive import MAX_CELLS, MAX_ROWS, UNKNOWN_CATEGORY, Derived, derive
+from dukou.core.model import Signature, TensorSpec
+from dukou.packing.derive import MAX_CELLS, MAX_ROWS, Derived, derive
+from dukou.packing.states import UNKNOWN_CATEGORY
 
 
 def rows_of(name: str) -> Derived:
@@ -68,7 +68,7 @@ def test_rows_are_bounded_finite_and_always_the_same(name: str) -> None:
     for spec in signature.inputs:
         array = first.rows[spec.name]
         assert spec.fits(array.shape)
-        assert array.dtype == spec.dtype
+        assert array.dtype == DTYPES[spec.datatype]
         assert 16 <= len(array) <= MAX_ROWS
         assert array.size <= MAX_CELLS
         np.testing.assert_array_equal(array, second.rows[spec.name])
@@ -151,3 +151,20 @@ def test_columns_that_nothing_is_known_of_make_rows_incomplete() -> None:
 
     assert derived is not None
     assert not derived.complete
+
+
+def test_trees_beside_a_linear_model_tell_only_of_what_they_split_on() -> None:
+    """A stump in a vote says nothing of the columns that only the linear model weighs."""
+    from sklearn.ensemble import VotingRegressor
+    from sklearn.linear_model import LinearRegression
+    from sklearn.tree import DecisionTreeRegressor
+
+    signature = Signature("s", (TensorSpec("X", "FP64", (-1, 2)),), ())
+    stump = DecisionTreeRegressor(max_depth=1)
+    vote = VotingRegressor([("stump", stump), ("line", LinearRegression())]).fit(MORNING, SECONDS)
+
+    mixed, alone = derive(vote, signature), derive(vote.estimators_[0], signature)
+
+    assert mixed is not None
+    assert alone is not None
+    assert (mixed.complete, alone.complete) == (False, True)

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import Signature
-from dukou.core.tensor import Tensors, TensorSpec
-from dukou.packing.evidence import FLOAT32, FLOAT64, compare, judge
+from dukou.core.model import Signature, TensorSpec
+from dukou.core.tensor import Tensors
+from dukou.packing.evidence import BUDGET_S, CHUNK, FLOAT32, FLOAT64, compare, judge
+from dukou.testing.clock import HandClock
 from dukou.testing.models import FunctionModel
 
 CHANCE = np.random.default_rng(3)
@@ -188,3 +189,18 @@ def test_an_output_of_another_length_disagrees() -> None:
 
     assert not outcome.agrees
     assert "shape [1] where the original gives [3]" in outcome.said
+
+
+def test_a_comparison_ends_when_its_time_is_over() -> None:
+    """What was compared until then counts, and at least one chunk is."""
+    clock = HandClock()
+
+    def slow(inputs: Tensors) -> Tensors:
+        clock.advance(BUDGET_S * 0.6)
+        return {"y": inputs["x"][:, 0]}
+
+    rows = {"x": np.arange(10.0 * CHUNK).reshape(-1, 1)}
+
+    outcome = judge(FunctionModel(slow), FunctionModel(slow), SIGNATURE, rows, FLOAT32, clock=clock)
+
+    assert (outcome.agrees, outcome.rows) == (True, CHUNK)

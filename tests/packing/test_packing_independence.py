@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import DEFAULT_SIGNATURE, Evidence, LoadedModel, ModelManifest, ModelVersion, Signature
-from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, Evidence, ModelManifest, ModelVersion, Signature, TensorSpec
+from dukou.core.runtime import LoadedModel
+from dukou.core.tensor import Tensors
 from dukou.packing.independence import independence, made_rows
 from dukou.runtimes.onnx import OnnxRuntime, read_signature
 from dukou.testing.models import FunctionModel

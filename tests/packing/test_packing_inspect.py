@@ -82,7 +82,7 @@ def test_a_pickle_is_described_without_being_opened(model_file: Files) -> None:
 
 def test_a_pickle_of_unknown_classes_is_described_too(tmp_path: Path) -> None:
     """Describing runs nothing, so it needs no trust."""
-    joblib.dump(Foreign().fit([]), tmp_path / "foreign.joblib")
+    joblib.dump(Foreign().fit([[0]]), tmp_path / "foreign.joblib")
 
     found = describe(tmp_path / "foreign.joblib").file
 

@@ -10,7 +10,7 @@ from packing_models import CANCER, IRIS, MODELS, MORNING, NAMES, PEOPLE, SECONDS
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import ModelManifest
-from dukou.core.tensor import Tensors
+from dukou.core.tensor import DTYPES, Tensors
 from dukou.packing.pack import check_id, pack
 from dukou.repository.integrity import verify
 from dukou.repository.manifest import read_manifest
@@ -58,7 +58,7 @@ def as_rows(name: str) -> Tensors:
     _, signature = original(name)
     X = training_rows(name)
     if X is PEOPLE:
-        return {spec.name: PEOPLE[[spec.name]].to_numpy(dtype=spec.dtype) for spec in signature.inputs}
+        return {spec.name: PEOPLE[[spec.name]].to_numpy(dtype=DTYPES[spec.datatype]) for spec in signature.inputs}
     return {signature.inputs[0].name: np.asarray(X, dtype=signature.inputs[0].dtype)}
 
 
@@ -212,6 +212,17 @@ def test_a_custom_class_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
 
     assert refused.value.reason is Reason.PICKLE_REFUSED
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.slow
+def test_a_trusted_custom_class_serves_as_the_original(tmp_path: Path) -> None:
+    """Whoever says that the pickle is theirs gets it served; there is no compiled form of what nobody knows."""
+    joblib.dump(Foreign().fit(IRIS), tmp_path / "foreign.joblib")
+
+    _, manifest = pack(tmp_path / "foreign.joblib", name="m", version=1, to=tmp_path, trust_pickle=True)
+
+    assert (manifest.runtime, manifest.evidence.form) == ("sklearn", "original")
+    assert "no ONNX form of Foreign" in manifest.evidence.reason
 
 
 def test_a_version_never_changes(model_file: Files, tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import Signature
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import Signature, TensorSpec
 from dukou.packing.rows import read_rows
 
 MATRIX = Signature("s", (TensorSpec("X", "FP64", (-1, 3)),), ())

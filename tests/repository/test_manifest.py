@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import Environment, Evidence, ModelManifest, ModelVersion, Signature
-from dukou.core.tensor import DTYPES, TensorSpec
+from dukou.core.model import Environment, Evidence, ModelManifest, ModelVersion, Signature, TensorSpec
+from dukou.core.tensor import DTYPES
 from dukou.repository.manifest import MANIFEST, MAX_BYTES, read_manifest, write_manifest
 from dukou.testing import models
 

@@ -12,8 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import DEFAULT_SIGNATURE, LoadedModel, Runtime
-from dukou.core.tensor import DTYPES, TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, TensorSpec
+from dukou.core.runtime import LoadedModel, Runtime
+from dukou.core.tensor import DTYPES
 from dukou.runtimes.onnx import OnnxRuntime, read_graph, read_signature
 from dukou.testing import models
 

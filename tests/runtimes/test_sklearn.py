@@ -42,7 +42,8 @@ from sklearn.svm import SVC, SVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import DEFAULT_SIGNATURE, Environment, Runtime
+from dukou.core.model import DEFAULT_SIGNATURE, Environment
+from dukou.core.runtime import Runtime
 from dukou.core.tensor import DTYPES, Tensors
 from dukou.runtimes.sklearn import SklearnModel, SklearnRuntime, differences, open_estimator, signature_of
 from dukou.testing import models

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.tensor import DTYPES, TensorSpec
+from dukou.core.model import TensorSpec
+from dukou.core.tensor import DTYPES
 from dukou.wire.json_array import MAX_RANK, Numbers, flatten, from_b64, to_array
 from dukou.wire.json_text import SMALL, read
 

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served
-from dukou.core.model import DEFAULT_SIGNATURE, Signature
-from dukou.core.tensor import DTYPES, TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
+from dukou.core.tensor import DTYPES
 from dukou.core.version import ModelRef, ModelVersion, State
 from dukou.testing.models import Direct, FunctionModel, manifest, served
 from dukou.wire import tf_rest

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dukou.core.errors import DukouError
 from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served
-from dukou.core.model import DEFAULT_SIGNATURE, Signature
-from dukou.core.tensor import DTYPES, TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
+from dukou.core.tensor import DTYPES
 from dukou.core.version import ModelRef
 from dukou.testing.models import manifest, served
 from dukou.wire import oip_json, plain, tf_rest

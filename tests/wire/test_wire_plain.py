@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, InferenceRequest, Served
-from dukou.core.model import DEFAULT_SIGNATURE, Signature
-from dukou.core.tensor import TensorSpec, datatype_of
+from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
+from dukou.core.tensor import datatype_of
 from dukou.core.version import ModelRef
 from dukou.testing.models import Direct, FunctionModel, manifest, served
 from dukou.wire import plain

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import DEFAULT_SIGNATURE, Signature
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.testing.models import manifest, served
 from dukou.wire.rows import count, fit, from_rows
 

@@ -16,8 +16,8 @@ import pytest
 
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.message import Context, Served
-from dukou.core.model import DEFAULT_SIGNATURE, Signature
-from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
+from dukou.core.tensor import Tensors
 from dukou.core.version import ModelRef
 from dukou.testing.models import Direct, FunctionModel, manifest, served
 from dukou.wire import oip_json, tf_rest

@@ -17,7 +17,8 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
 from dukou.core.link import Assignment, LoadReport
 from dukou.core.message import Served, Table
-from dukou.core.model import Evidence, LoadedModel, ModelManifest, ModelVersion, State
+from dukou.core.model import Evidence, ModelManifest, ModelVersion, State
+from dukou.core.runtime import LoadedModel
 from dukou.engine.router import Engine
 from dukou.net.listener import HttpServer
 from dukou.net.sockets import tls_context

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.tensor import DTYPES, TensorSpec, datatype_of
+from dukou.core.model import TensorSpec
+from dukou.core.tensor import DTYPES, datatype_of
 
 
 def typed(X: Any, specs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:

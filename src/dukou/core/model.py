@@ -1,4 +1,7 @@
-"""What is served: names, versions, signatures, manifests, and the Protocols of runtimes and repositories."""
+"""What is served: names, versions, tensor specs, signatures, manifests.
+
+No NumPy here: the supervisor reads manifests.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,24 +10,50 @@ from typing import Any, Protocol
 import msgspec
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.tensor import Tensors, TensorSpec
 from dukou.core.version import ModelRef, ModelVersion, State
 
 __all__ = [
+    "DATATYPES",
     "DEFAULT_SIGNATURE",
     "Environment",
     "Evidence",
-    "LoadedModel",
     "ModelManifest",
     "ModelRef",
     "ModelVersion",
     "Repository",
-    "Runtime",
     "Signature",
     "State",
+    "TensorSpec",
 ]
 
 DEFAULT_SIGNATURE = "serving_default"
+
+DATATYPES = (
+    *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
+    *("FP16", "FP32", "FP64", "BYTES"),
+)
+"""The names of all datatypes; `dukou.core.tensor.DTYPES` has their NumPy dtypes."""
+
+
+class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a tensor must look like: its name, datatype and shape.
+
+    `shape` has -1 for any size and is None when even the rank is unknown. `columns` names the entries of the last axis
+    for a model that was trained on a frame; empty when it was not.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...] | None = None
+    columns: tuple[str, ...] = ()
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of `shape` is allowed."""
+        if self.shape is None:
+            return True
+        return len(shape) == len(self.shape) and all(
+            want in (-1, came) for want, came in zip(self.shape, shape, strict=True)
+        )
 
 
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -103,33 +132,6 @@ class ModelManifest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
                 served=", ".join(self.signatures),
             )
         return found
-
-
-class LoadedModel(Protocol):
-    """A version in memory. `infer` is synchronous and thread-safe for `concurrency` calls at a time."""
-
-    @property
-    def concurrency(self) -> int:
-        """How many threads may be in `infer` at once."""
-
-    @property
-    def holds_gil(self) -> bool:
-        """Whether `infer` keeps the interpreter locked while it computes."""
-
-    def infer(
-        self, signature: str, inputs: Tensors, outputs: tuple[str, ...], parameters: Mapping[str, Any]
-    ) -> Tensors:
-        """The outputs asked for, by name. Raises DukouError; MODEL_REFUSED_INPUT where the values are at fault."""
-
-
-class Runtime(Protocol):
-    """Turns an artifact into a LoadedModel; one class for each kind of artifact."""
-
-    def load(self, folder: Path, manifest: ModelManifest, *, trust: bool = False) -> LoadedModel:
-        """Open `folder / manifest.serving`, whose digest has been verified.
-
-        `trust`: the operator has said that this file may run code while it is opened. Raises DukouError.
-        """
 
 
 class Repository(Protocol):

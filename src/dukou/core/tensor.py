@@ -7,7 +7,6 @@ array whose elements are `str` (text) or `bytes`; every other datatype is the Nu
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,29 +38,3 @@ def datatype_of(array: NDArray[Any]) -> str:
     if name is not None:
         return name
     return "BYTES" if array.dtype.kind in "US" else _NAMES[array.dtype.newbyteorder("=")]
-
-
-class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a tensor must look like: its name, datatype and shape.
-
-    `shape` has -1 for any size and is None when even the rank is unknown. `columns` names the entries of the last axis
-    for a model that was trained on a frame; empty when it was not.
-    """
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...] | None = None
-    columns: tuple[str, ...] = ()
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The NumPy dtype of the datatype."""
-        return DTYPES[self.datatype]
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of `shape` is allowed."""
-        if self.shape is None:
-            return True
-        return len(shape) == len(self.shape) and all(
-            want in (-1, came) for want, came in zip(self.shape, shape, strict=True)
-        )

@@ -12,8 +12,9 @@ import numpy as np
 from dukou.core.clock import Clock
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import InferenceRequest
-from dukou.core.model import LoadedModel, ModelVersion, Signature
-from dukou.core.tensor import Tensors
+from dukou.core.model import ModelVersion, Signature
+from dukou.core.runtime import LoadedModel
+from dukou.core.tensor import DTYPES, Tensors
 from dukou.engine.batch import cut, has_fixed_rows, join
 from dukou.engine.cost import Cost, Placement, placement
 from dukou.engine.tick import Tick
@@ -168,5 +169,5 @@ def made_up(signature: Signature, rows: int) -> Tensors | None:
         shape = [1 if size == -1 else size for size in spec.shape]
         if signature.batched:
             shape[0] = rows
-        inputs[spec.name] = np.full(shape, "" if spec.datatype == "BYTES" else 1, dtype=spec.dtype)
+        inputs[spec.name] = np.full(shape, "" if spec.datatype == "BYTES" else 1, dtype=DTYPES[spec.datatype])
     return inputs

@@ -13,7 +13,8 @@ from dukou.core.clock import Clock
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
 from dukou.core.message import InferenceRequest, InferenceResponse, OnDone, Run, Served, Table
-from dukou.core.model import LoadedModel, ModelManifest, ModelRef
+from dukou.core.model import ModelManifest, ModelRef
+from dukou.core.runtime import LoadedModel
 from dukou.engine.batcher import Batcher, Batching
 from dukou.engine.drive import Driver
 from dukou.engine.executor import Executor

@@ -9,8 +9,7 @@ from urllib.parse import quote
 import orjson
 
 from dukou.core.message import Served, Table
-from dukou.core.model import Signature
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import Signature, TensorSpec
 from dukou.core.version import State
 
 MOST_EXAMPLE_VALUES = 64

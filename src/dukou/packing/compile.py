@@ -15,8 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from dukou.core.model import Signature
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import Signature, TensorSpec
 from dukou.packing.conversions import own_conversions
 from dukou.packing.derive import positions
 from dukou.packing.graph import UnmatchedError, dress, keep_roots_real, let_trees_take_float32
@@ -172,6 +171,8 @@ def _quiet() -> Iterator[None]:
 
 def _explain(name: str, error: Exception) -> str:
     """A sentence part for an exception of the converter; the class that it does not know, where that is the reason."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed, which compiles models; `pip install 'dukou[sklearn]'` brings it"
     text = str(error).strip()
     unknown = re.search(r"type '<class '[\w.]*?(\w+)'>'", text)
     if type(error).__name__ in {"MissingShapeCalculator", "MissingConverter"} and unknown:

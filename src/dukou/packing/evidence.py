@@ -12,12 +12,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from dukou.core.clock import Clock, monotonic
 from dukou.core.errors import Code, DukouError
-from dukou.core.model import LoadedModel, Signature
+from dukou.core.model import Signature
+from dukou.core.runtime import LoadedModel
 from dukou.core.tensor import Tensors
 
 CHUNK = 256
 """Rows run together in a comparison; when a chunk is refused, its rows are tried one by one."""
+
+BUDGET_S = 30.0
+"""How long a comparison may take: a kernel machine with many support vectors needs minutes for 4096 rows."""
 
 
 class Tolerance(msgspec.Struct, frozen=True):
@@ -51,25 +56,25 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def judge(
-    original: LoadedModel, compiled: LoadedModel, signature: Signature, rows: Tensors, tolerance: Tolerance
+    original: LoadedModel,
+    compiled: LoadedModel,
+    signature: Signature,
+    rows: Tensors,
+    tolerance: Tolerance,
+    *,
+    clock: Clock = monotonic,
 ) -> Comparison:
-    """Run both on `rows` and compare. Rows that the original itself refuses say nothing and are left out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # made-up rows lead to overflows that say nothing about the model
-        return _judge(original, compiled, signature, rows, tolerance)
-
-
-def _judge(
-    original: LoadedModel, compiled: LoadedModel, signature: Signature, rows: Tensors, tolerance: Tolerance
-) -> Comparison:
+    """Run both on `rows` and compare, as many as BUDGET_S allows. Rows that the original itself refuses say nothing and
+    are left out."""
+    ends_s = clock() + BUDGET_S
     outputs = signature.output_names()
     theirs: list[Tensors] = []
     ours: list[Tensors] = []
-    for chunk in _chunks(rows, CHUNK):
-        for part in [chunk] if _answers(original, signature, chunk) else _chunks(chunk, 1):
-            want = _answers(original, signature, part)
-            if want is None:
-                continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # made-up rows lead to overflows that say nothing about the model
+        for part, want in _answered(original, signature, rows):
+            if theirs and clock() > ends_s:
+                break
             try:
                 got = compiled.infer(signature.name, part, outputs, {})
             except DukouError as error:
@@ -160,7 +165,20 @@ def _kind(array: NDArray[Any]) -> str:
     return "text" if array.dtype.kind in "OUS" else array.dtype.str
 
 
-def _answers(model: LoadedModel, signature: Signature, rows: Tensors) -> Tensors | None:
+def _answered(model: LoadedModel, signature: Signature, rows: Tensors) -> Iterator[tuple[Tensors, Tensors]]:
+    """Pieces of the rows with the model's answers, without the rows that it refuses."""
+    for chunk in _chunks(rows, CHUNK):
+        answer = _answer(model, signature, chunk)
+        if answer is not None:
+            yield chunk, answer
+            continue
+        for single in _chunks(chunk, 1):
+            answer = _answer(model, signature, single)
+            if answer is not None:
+                yield single, answer
+
+
+def _answer(model: LoadedModel, signature: Signature, rows: Tensors) -> Tensors | None:
     try:
         return model.infer(signature.name, rows, signature.output_names(), {})
     except DukouError as error:

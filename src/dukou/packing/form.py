@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from dukou.core.clock import Clock
 from dukou.core.errors import DukouError
-from dukou.core.model import Evidence, LoadedModel, Signature
+from dukou.core.model import Evidence, Signature
+from dukou.core.runtime import LoadedModel
 from dukou.core.tensor import Tensors
 from dukou.packing.compile import Compiled, NotCompiled, compile_estimator, count_tree_nodes
-from dukou.packing.derive import UNKNOWN_CATEGORY, derive
+from dukou.packing.derive import derive
 from dukou.packing.evidence import FLOAT32, FLOAT64, Comparison, Tolerance, count, judge
 from dukou.packing.independence import made_rows
+from dukou.packing.states import UNKNOWN_CATEGORY
 
 MAGNITUDES = (1e-3, 1.0, 1e3, 1e6, 1.7e9)
 """Of rows made up to compare a float64 graph: small numbers to unix seconds."""
@@ -80,9 +82,9 @@ def choose_form(
             why = why or f"ONNX Runtime cannot open its compiled form ({error.facts.get('detail', error)})"
             continue
         report(f"comparing {count(trial.rows)} rows {trial.said}")
-        outcome = judge(original, model, signature, trial.rows, trial.tolerance)
+        outcome = judge(original, model, signature, trial.rows, trial.tolerance, clock=clock)
         if not outcome.agrees:
-            why = f"the compiled form gave other answers on {count(trial.rows)} rows {trial.said}: {outcome.said}"
+            why = f"the compiled form gave other answers on {outcome.rows} rows {trial.said}: {outcome.said}"
             continue
         slow = _slower(original, model, signature, trial.rows, clock)
         if slow:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from dukou.core.model import Signature
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import Signature, TensorSpec
+from dukou.core.tensor import DTYPES
 
 FLOAT, DOUBLE, INT64 = 1, 11, 7
 """ONNX's numbers of element types."""
@@ -156,7 +156,11 @@ def _bridge(source: tuple[str, int, list[int]], target: tuple[str, int, list[int
 def _element(spec: TensorSpec) -> int:
     from onnx import TensorProto, helper
 
-    return int(TensorProto.STRING) if spec.datatype == "BYTES" else int(helper.np_dtype_to_tensor_dtype(spec.dtype))
+    return (
+        int(TensorProto.STRING)
+        if spec.datatype == "BYTES"
+        else int(helper.np_dtype_to_tensor_dtype(DTYPES[spec.datatype]))
+    )
 
 
 def _sizes(spec: TensorSpec) -> list[int]:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError
-from dukou.core.model import LoadedModel, Signature
-from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.model import Signature, TensorSpec
+from dukou.core.runtime import LoadedModel
+from dukou.core.tensor import DTYPES, Tensors
 from dukou.packing.evidence import Tolerance, compare, count
 
 PROBES = 8
@@ -142,10 +143,10 @@ def made_rows(signature: Signature, rows: int, magnitude: float, free: int = 1) 
             made[spec.name] = chance.choice(words, size=shape)
         elif spec.datatype == "BOOL":
             made[spec.name] = chance.integers(0, 2, shape).astype(bool)
-        elif spec.dtype.kind in "iu":
-            made[spec.name] = chance.integers(1, 2 + int(min(magnitude, 20)), shape).astype(spec.dtype)
+        elif DTYPES[spec.datatype].kind in "iu":
+            made[spec.name] = chance.integers(1, 2 + int(min(magnitude, 20)), shape).astype(DTYPES[spec.datatype])
         else:
-            made[spec.name] = (chance.standard_normal(shape) * magnitude).astype(spec.dtype)
+            made[spec.name] = (chance.standard_normal(shape) * magnitude).astype(DTYPES[spec.datatype])
     return made
 
 

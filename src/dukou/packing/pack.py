@@ -10,7 +10,8 @@ import numpy as np
 
 from dukou.core.clock import Clock, monotonic
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import DEFAULT_SIGNATURE, Evidence, LoadedModel, ModelManifest, ModelVersion, Signature
+from dukou.core.model import DEFAULT_SIGNATURE, Evidence, ModelManifest, ModelVersion, Signature
+from dukou.core.runtime import LoadedModel
 from dukou.core.tensor import Tensors
 from dukou.packing.compile import Compiled
 from dukou.packing.environment import environment
@@ -157,9 +158,13 @@ def _pack_onnx(request: _Request) -> _Packed:
 
 
 def _pack_sklearn(request: _Request) -> _Packed:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    try:
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    from dukou.runtimes.sklearn import SklearnModel, open_estimator, signature_of
+        from dukou.runtimes.sklearn import SklearnModel, open_estimator, signature_of
+    except ModuleNotFoundError as error:
+        detail = f"{error.name} is not installed; `pip install 'dukou[sklearn]'` brings it"
+        raise DukouError(Reason.RUNTIME_UNAVAILABLE, runtime="sklearn", detail=detail) from error
 
     source = request.source
     _check_library(request)

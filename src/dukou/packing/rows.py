@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import Signature
-from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.model import Signature, TensorSpec
+from dukou.core.tensor import DTYPES, Tensors
 
 MAX_BYTES = 1 << 30
 """Largest file read."""
@@ -163,7 +163,7 @@ def _typed(name: str, cells: Sequence[Any], spec: TensorSpec) -> NDArray[Any]:
         texts = np.empty(len(cells), dtype=object)
         texts[:] = [cell if isinstance(cell, str) else "" if cell is None else str(cell) for cell in cells]
         return texts
-    made = np.empty(len(cells), dtype=spec.dtype)
+    made = np.empty(len(cells), dtype=DTYPES[spec.datatype])
     for row, cell in enumerate(cells):
         try:
             made[row] = _number(cell, spec)
@@ -181,7 +181,7 @@ def _number(cell: Any, spec: TensorSpec) -> Any:
         if str(cell).strip().lower() not in _TRUTH:
             raise ValueError(cell)
         return _TRUTH[str(cell).strip().lower()]
-    if spec.dtype.kind in "iu":
+    if DTYPES[spec.datatype].kind in "iu":
         number = float(cell)
         if not number.is_integer():
             raise ValueError(cell)
@@ -271,7 +271,7 @@ def _tensor(values: Any, spec: TensorSpec) -> NDArray[Any]:
         return _shaped(_typed(spec.name, values, spec), spec)
     try:
         array = np.asarray(values, dtype=object if spec.datatype == "BYTES" else None)
-        typed = array if spec.datatype == "BYTES" else array.astype(spec.dtype)
+        typed = array if spec.datatype == "BYTES" else array.astype(DTYPES[spec.datatype])
     except (ValueError, TypeError, OverflowError) as error:
         raise DukouError(Reason.WRONG_VALUE, tensor=spec.name, got=str(error)[:80], wanted=spec.datatype) from error
     if not spec.fits(typed.shape):

@@ -10,8 +10,7 @@ import msgspec
 import tomli_w
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import ModelManifest
-from dukou.core.tensor import DTYPES
+from dukou.core.model import DATATYPES, ModelManifest
 
 MANIFEST = "manifest.toml"
 FORMAT = 1
@@ -73,8 +72,10 @@ def check(manifest: ModelManifest) -> None:
         if key != signature.name:
             raise _InvalidError(f"the signature under {key!r} calls itself {signature.name!r}")
         for spec in (*signature.inputs, *signature.outputs):
-            if spec.datatype not in DTYPES:
-                raise _InvalidError(f"{spec.name!r} has the datatype {spec.datatype!r}; there are: {', '.join(DTYPES)}")
+            if spec.datatype not in DATATYPES:
+                raise _InvalidError(
+                    f"{spec.name!r} has the datatype {spec.datatype!r}; there are: {', '.join(DATATYPES)}"
+                )
     for name in _files(manifest):
         _check_relative(name)
     for name, digest in manifest.digests.items():

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import TensorSpec
 
 
 class Columns(msgspec.Struct, frozen=True):

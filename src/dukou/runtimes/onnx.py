@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import DEFAULT_SIGNATURE, ModelManifest, Signature
-from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, ModelManifest, Signature, TensorSpec
+from dukou.core.tensor import Tensors
 
 _log = logging.getLogger(__name__)
 

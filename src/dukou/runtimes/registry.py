@@ -3,7 +3,7 @@
 from importlib.metadata import EntryPoint, entry_points
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import Runtime
+from dukou.core.runtime import Runtime
 
 GROUP = "dukou.runtimes"
 BUILT_IN = (

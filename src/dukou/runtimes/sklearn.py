@@ -15,8 +15,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import DEFAULT_SIGNATURE, ModelManifest, Signature
-from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, ModelManifest, Signature, TensorSpec
+from dukou.core.tensor import DTYPES, Tensors
 from dukou.runtimes.columns import Columns, examples, needs_frame, read_columns, strip_names
 from dukou.runtimes.globals import RefusedError, find
 from dukou.runtimes.inflate import MAX_BYTES
@@ -209,7 +209,7 @@ def _probe(spec: TensorSpec, columns: Columns, number: float) -> NDArray[Any]:
     if columns.documents:
         return np.array(["text", "text"], dtype=object)
     values = examples(columns, spec, number)
-    return np.array([values, values], dtype=spec.dtype)
+    return np.array([values, values], dtype=DTYPES[spec.datatype])
 
 
 def _assemble(inputs: Tensors, specs: tuple[TensorSpec, ...], frame: bool) -> Any:
@@ -247,7 +247,7 @@ def _cast(answer: Any, spec: TensorSpec) -> NDArray[Any]:
     """An answer as the dense array that its spec says; a BYTES tensor holds `str`, also of the numbers in it."""
     array = _dense(answer)
     if spec.datatype != "BYTES":
-        return array.astype(spec.dtype, copy=False)
+        return array.astype(DTYPES[spec.datatype], copy=False)
     texts = np.empty(array.shape, dtype=object)
     texts.reshape(-1)[:] = [str(item) for item in array.flat]
     return texts

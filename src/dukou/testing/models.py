@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError
 from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served, Stage, Table
-from dukou.core.model import DEFAULT_SIGNATURE, Evidence, LoadedModel, ModelManifest, ModelVersion, Signature, State
-from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, Evidence, ModelManifest, ModelVersion, Signature, State, TensorSpec
+from dukou.core.runtime import LoadedModel
+from dukou.core.tensor import Tensors
 
 
 class FunctionModel:

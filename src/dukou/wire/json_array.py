@@ -17,7 +17,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.tensor import DTYPES, TensorSpec
+from dukou.core.model import TensorSpec
+from dukou.core.tensor import DTYPES
 from dukou.wire.json_write import quote
 
 _FP32_MAX = float(np.finfo(np.float32).max)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, Draft, InferenceRequest, InferenceResponse, Served
-from dukou.core.model import DEFAULT_SIGNATURE, Signature
-from dukou.core.tensor import DTYPES, Tensors, TensorSpec, datatype_of
+from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
+from dukou.core.tensor import DTYPES, Tensors, datatype_of
 from dukou.core.version import ModelRef, ModelVersion
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_array import MAX_RANK, Numbers, to_array

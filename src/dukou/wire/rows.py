@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Served
-from dukou.core.model import Signature
-from dukou.core.tensor import Tensors, TensorSpec
+from dukou.core.model import Signature, TensorSpec
+from dukou.core.tensor import Tensors
 from dukou.wire.json_array import is_b64, to_array
 from dukou.wire.json_write import quote
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import TensorSpec
+from dukou.core.tensor import DTYPES
 from dukou.wire.json_array import from_b64, is_b64
 from dukou.wire.json_write import quote
 
@@ -98,7 +99,7 @@ def _fault(value: Any, level: int, shape: Sequence[int], spec: TensorSpec) -> st
 
 
 def _leaf_fault(value: Any, spec: TensorSpec) -> str | None:
-    kind = spec.dtype.kind
+    kind = DTYPES[spec.datatype].kind
     if kind == "O":
         if type(value) is str or from_b64(value) is not None:
             return None
@@ -113,7 +114,7 @@ def _leaf_fault(value: Any, spec: TensorSpec) -> str | None:
         if type(value) in (int, float):
             return None
     elif type(value) is int:
-        limits = np.iinfo(spec.dtype)
+        limits = np.iinfo(DTYPES[spec.datatype])
         if limits.min <= value <= limits.max:
             return None
     return f"JSON Value: {quote(value)} Type: {_type(value)} is not of expected type: {TYPES[spec.datatype]}"

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.message import Context, Draft, InferenceRequest, InferenceResponse, Served
-from dukou.core.model import Signature
-from dukou.core.tensor import TensorSpec
+from dukou.core.model import Signature, TensorSpec
 from dukou.core.version import ModelRef
 from dukou.wire import tf_errors
 from dukou.wire.codec import Headers, Reply
