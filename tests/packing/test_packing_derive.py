@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from packing_models import DIABETES, IRIS, MODELS, MORNING, SECONDS, fit, original
+from packing_models import DIABETES, IRIS, MODELS, MORNING, SECONDS, SPECIES, fit, original
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 
 from dukou.core.model import Signature, TensorSpec
+from dukou.core.tensor import DTYPES
 from dukou.packing.derive import MAX_CELLS, MAX_ROWS, Derived, derive
 from dukou.packing.states import UNKNOWN_CATEGORY
 
@@ -168,3 +169,21 @@ def test_trees_beside_a_linear_model_tell_only_of_what_they_split_on() -> None:
     assert mixed is not None
     assert alone is not None
     assert (mixed.complete, alone.complete) == (False, True)
+
+
+def test_pipelines_inside_an_ensemble_stay_pipelines() -> None:
+    """Their steps are not members of the ensemble, although a pipeline can be iterated over."""
+    from sklearn.ensemble import VotingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.tree import DecisionTreeClassifier
+
+    signature = Signature("s", (TensorSpec("X", "FP64", (-1, 4)),), ())
+    both = [(name, make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=3))) for name in "ab"]
+    vote = VotingClassifier(both, voting="soft").fit(IRIS + 100, SPECIES)
+
+    derived = derive(vote, signature)
+
+    assert derived is not None
+    assert (derived.said, derived.complete) == ("fitted means and scales, tree thresholds", True)
+    assert abs(float(np.median(derived.rows["X"])) - 103) < 3

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import DEFAULT_SIGNATURE, Evidence, ModelManifest, ModelVersion, Signature, TensorSpec
 from dukou.core.runtime import LoadedModel
-from dukou.core.tensor import Tensors
+from dukou.core.tensor import DTYPES, Tensors
 from dukou.packing.independence import independence, made_rows
 from dukou.runtimes.onnx import OnnxRuntime, read_signature
 from dukou.testing.models import FunctionModel
@@ -208,5 +208,5 @@ def test_made_rows_fit_their_signature(datatype: str) -> None:
     rows: Tensors = made_rows(signature, 8, 1.0, free=3)
 
     assert rows["x"].shape == (8, 3, 2)
-    assert rows["x"].dtype == signature.inputs[0].dtype
+    assert rows["x"].dtype == DTYPES[signature.inputs[0].datatype]
     assert len({str(row.tolist()) for row in rows["x"]}) > 1

@@ -59,7 +59,7 @@ def as_rows(name: str) -> Tensors:
     X = training_rows(name)
     if X is PEOPLE:
         return {spec.name: PEOPLE[[spec.name]].to_numpy(dtype=DTYPES[spec.datatype]) for spec in signature.inputs}
-    return {signature.inputs[0].name: np.asarray(X, dtype=signature.inputs[0].dtype)}
+    return {signature.inputs[0].name: np.asarray(X, dtype=DTYPES[signature.inputs[0].datatype])}
 
 
 def test_the_tables_name_every_model() -> None:

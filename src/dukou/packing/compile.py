@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from dukou.core.model import Signature, TensorSpec
 from dukou.packing.conversions import own_conversions
 from dukou.packing.derive import positions
 from dukou.packing.graph import UnmatchedError, dress, keep_roots_real, let_trees_take_float32
+from dukou.packing.states import members
 
 MAX_NODES = 3_000_000
 """Tree nodes beyond which compiling is not tried: the converter needs about 10 µs for each, and memory to match."""
@@ -83,9 +83,8 @@ def _parts(estimator: Any) -> Iterator[Any]:
     for attribute in ("best_estimator_", "estimator_", "final_estimator_"):
         if hasattr(estimator, attribute):
             yield getattr(estimator, attribute)
-    for attribute in ("estimators_", "calibrated_classifiers_"):
-        found = getattr(estimator, attribute, ())
-        yield from np.asarray(found, dtype=object).ravel() if len(found) else ()
+    yield from members(estimator)
+    yield from (part.estimator for part in getattr(estimator, "calibrated_classifiers_", ()))
 
 
 def prepare(estimator: Any, signature: Signature) -> Any:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dukou.core.model import Signature
 from dukou.core.tensor import DTYPES, Tensors
-from dukou.packing.states import STATES, Chance, Known, columns_told, plain, unknown_category, width_of
+from dukou.packing.states import STATES, Chance, Known, columns_told, members, plain, unknown_category, width_of
 
 MAX_ROWS = 4096
 MAX_CELLS = 4_000_000
@@ -84,9 +84,8 @@ def _members(estimator: Any) -> Iterator[Any]:
     """The fitted estimators inside an ensemble or a meta-estimator that all take its own input."""
     if hasattr(estimator, "estimators_features_"):
         return
-    for attribute in ("estimators_", "calibrated_classifiers_"):
-        for part in np.asarray(getattr(estimator, attribute, ()), dtype=object).ravel():
-            yield getattr(part, "estimator", part) if attribute == "calibrated_classifiers_" else part
+    yield from members(estimator)
+    yield from (part.estimator for part in getattr(estimator, "calibrated_classifiers_", ()))
 
 
 def _first(named: Sequence[Any], rows: int, chance: Chance, base: Known | None) -> Known | None:
