@@ -10,6 +10,7 @@ from hypothesis import given, strategies
 from dukou.client.inputs import typed
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import TensorSpec
+from dukou.core.tensor import DTYPES
 
 X = TensorSpec("X", "FP32", (-1, 2))
 NAMED = TensorSpec("X", "FP32", (-1, 2), ("width", "height"))
@@ -175,5 +176,5 @@ def test_anything_is_typed_or_refused(values: Any, specs: tuple[TensorSpec, ...]
         return
 
     for spec in specs:
-        assert tensors[spec.name].dtype == spec.dtype
+        assert tensors[spec.name].dtype == DTYPES[spec.datatype]
         assert spec.fits(tensors[spec.name].shape)

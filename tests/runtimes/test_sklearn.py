@@ -193,7 +193,7 @@ def feed(estimator: Any, table: Any) -> Tensors:
         if isinstance(table, pd.DataFrame)
         else pd.DataFrame(table, columns=[f"x{i}" for i in range(table.shape[1])])
     )
-    return {spec.name: whole[[spec.name]].to_numpy(object).astype(spec.dtype) for spec in specs}
+    return {spec.name: whole[[spec.name]].to_numpy(object).astype(DTYPES[spec.datatype]) for spec in specs}
 
 
 def served(estimator: Any, inputs: Tensors, output: str) -> Any:
@@ -488,6 +488,6 @@ def test_each_family_is_saved_opened_and_served(tmp_path: Path, make: Callable[[
     answer = opened.infer(DEFAULT_SIGNATURE, inputs, signature.output_names(), {})
 
     for spec in signature.outputs:
-        assert answer[spec.name].dtype == spec.dtype
+        assert answer[spec.name].dtype == DTYPES[spec.datatype]
         assert spec.fits(answer[spec.name].shape)
         np.testing.assert_array_equal(answer[spec.name], served(estimator, inputs, spec.name))

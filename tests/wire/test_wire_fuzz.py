@@ -56,7 +56,7 @@ def assert_fits(request: InferenceRequest) -> None:
     assert list(request.inputs) == [spec.name for spec in request.signature.inputs]
     for spec in request.signature.inputs:
         array = request.inputs[spec.name]
-        assert array.dtype == spec.dtype
+        assert array.dtype == DTYPES[spec.datatype]
         assert spec.fits(array.shape)
         assert not request.signature.batched or len(array) == request.rows
 
