@@ -136,6 +136,16 @@ def test_given_rows_decide_where_they_are(model_file: Files, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_given_rows_may_hold_some_that_the_model_refuses(model_file: Files, tmp_path: Path) -> None:
+    """A missing number in the first row of a file is no reason not to pack."""
+    (tmp_path / "rows.csv").write_text(",3,1,0\n" + "5,3,1,0\n6,3,5,2\n" * 10)
+
+    _, manifest = pack(model_file("neighbors"), name="m", version=1, to=tmp_path, data=tmp_path / "rows.csv")
+
+    assert manifest.evidence.source == "data"
+
+
+@pytest.mark.slow
 def test_given_rows_of_unix_seconds_rule_out_float32(model_file: Files, tmp_path: Path) -> None:
     """Real rows show what float32 does to a linear model on large offsets."""
     np.save(tmp_path / "rows.npy", MORNING)

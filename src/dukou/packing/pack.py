@@ -154,7 +154,7 @@ def _pack_onnx(request: _Request) -> _Packed:
     evidence = Evidence(
         form="original", reason=reason, independent_rows=independent.shown, independence=independent.said
     )
-    return _Packed("onnx", COMPILED, graph.signature, evidence, _first(rows), COMPILED)
+    return _Packed("onnx", COMPILED, graph.signature, evidence, _answered_row(model, graph.signature, rows), COMPILED)
 
 
 def _pack_sklearn(request: _Request) -> _Packed:
@@ -195,7 +195,7 @@ def _pack_sklearn(request: _Request) -> _Packed:
     if form.model is None:
         (request.folder / COMPILED).unlink(missing_ok=True)
     evidence = msgspec.structs.replace(form.evidence, independent_rows=independent.shown, independence=independent.said)
-    probe = _first(form.rows)
+    probe = _answered_row(form.model or slow, signature, form.rows)
     if form.model is None:
         return _Packed("sklearn", original, signature, evidence, probe, original)
     return _Packed("onnx", COMPILED, signature, evidence, probe, original)
@@ -236,8 +236,16 @@ def _given(request: _Request, signature: Signature) -> Tensors | None:
     return {name: array[picked] for name, array in rows.inputs.items()}
 
 
-def _first(rows: Tensors | None) -> Tensors | None:
-    return {name: array[:1] for name, array in rows.items()} if rows is not None and count(rows) else None
+def _answered_row(model: LoadedModel, signature: Signature, rows: Tensors | None) -> Tensors | None:
+    """The first of some rows that the model answers; given rows may hold some that it refuses."""
+    for place in range(min(count(rows), 16) if rows is not None else 0):
+        row = {name: array[place : place + 1] for name, array in (rows or {}).items()}
+        try:
+            model.infer(signature.name, row, signature.output_names(), {})
+        except DukouError:
+            continue
+        return row
+    return None
 
 
 def _files(folder: Path) -> Iterator[Path]:
