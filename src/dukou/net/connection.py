@@ -167,7 +167,8 @@ class Connection(asyncio.Protocol):
         else:
             self._feed_slices(data)
         self._advancing = False
-        if self._running or self._waiting or self._continue_due:
+        running = self._running
+        if (running and running[0].said is not None) or self._waiting or self._continue_due:
             self._advance()
 
     def eof_received(self) -> bool:
