@@ -213,8 +213,8 @@ def _check_library(request: _Request) -> None:
     if request.allow_version_mismatch or not stored or not installed or _minor(stored) == _minor(installed):
         return
     detail = (
-        f"{explain_mismatch(request.source, stored, installed)}. To open it here all the same, add "
-        f"--allow-version-mismatch and compare its answers with known ones"
+        f"{explain_mismatch(request.source, stored, installed)}. To open it here all the same: `dukou pack "
+        f"{request.source.name} --allow-version-mismatch`, and compare its answers with known ones"
     )
     raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(request.source), detail=detail)
 
