@@ -9,15 +9,16 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packing_models import CANCER, DIABETES, IRIS, LINNERUD, MALIGNANT, PROGRESS, fit, original
+from packing_models import CANCER, DIABETES, IRIS, LINNERUD, MALIGNANT, NAMES, PROGRESS, SPECIES, fit, original
 from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from dukou.core.model import Signature, TensorSpec
 from dukou.packing.compile import Compiled, NotCompiled, compile_estimator, count_tree_nodes, prepare
 from dukou.packing.graph import floor_float32
 from dukou.runtimes.onnx import read_signature
+from dukou.runtimes.sklearn import signature_of
 
 
 def compiled(name: str, precision: str = "float32") -> Any:
@@ -106,6 +107,34 @@ def test_histogram_trees_in_a_float64_graph_compare_float64(tmp_path: Path) -> N
     want = model.predict(rows)
     assert want[0] != want[1]
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("X", "y", "settings"),
+    [
+        (IRIS, SPECIES, {}),
+        (IRIS, SPECIES + 5, {}),
+        (IRIS, NAMES, {}),
+        (IRIS, SPECIES == 1, {}),
+        (IRIS[:100], NAMES[:100], {"solver": "liblinear"}),
+        (IRIS, SPECIES, {"fit_intercept": False}),
+    ],
+    ids=["three", "not from zero", "text", "bool", "two", "no offset"],
+)
+def test_logistic_regression_in_few_nodes(X: Any, y: Any, settings: Any, precision: str, tmp_path: Path) -> None:
+    """Whatever the classes are; in float64 to the last digits."""
+    model = LogisticRegression(max_iter=500, **settings).fit(X, y)
+    signature = signature_of(model)
+
+    made = compile_estimator(model, signature, precision=precision)
+
+    assert isinstance(made, Compiled), made
+    assert len(onnx.load_from_string(made.model).graph.node) <= 8
+    answer = run(made, X, tmp_path)
+    np.testing.assert_array_equal(answer["label"], model.predict(X))
+    want = model.predict_proba(X)
+    np.testing.assert_allclose(answer["probabilities"], want, atol=1e-6 if precision == "float32" else 1e-14)
 
 
 @pytest.mark.parametrize("settings", [{}, {"max_features": 0.5}, {"contamination": 0.2}, {"max_samples": 2}])

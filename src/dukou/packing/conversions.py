@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dukou.packing.graph import DOUBLE, FLOAT, FLOAT64_TREES, INT64, UnmatchedError, floor_float32
+from dukou.packing.graph import DOUBLE, FLOAT, FLOAT64_TREES, INT64, STRING, UnmatchedError, floor_float32
 
 
 def own_conversions() -> dict[type, Callable[[Any, Any, Any], None]]:
-    """Our conversions of what the converter does wrong or in float32 only, by class."""
+    """Our conversions by class."""
     from sklearn import ensemble, tree
     from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
 
     return {
+        LogisticRegression: _convert_logistic,
         SimpleImputer: _convert_imputer,
         ensemble.HistGradientBoostingClassifier: _convert_histogram_trees,
         ensemble.HistGradientBoostingRegressor: _convert_histogram_trees,
@@ -61,6 +63,43 @@ def _convert_inside(container: Any, scope: Any, operator: Any) -> None:
     from skl2onnx.common._registration import get_converter
 
     get_converter(get_model_alias(type(operator.raw_operator)))(scope, operator, container)
+
+
+def _convert_logistic(scope: Any, operator: Any, container: Any) -> None:
+    """One Gemm, whose columns go to a Softmax and an ArgMax, where the converter makes eight nodes of a float64 graph.
+
+    For two classes the first column is zero, because softmax(0, s) is the logistic function of s. One model for each
+    class against the rest, and outputs that only other converters ask for, are left to the converter.
+    """
+    model = operator.raw_operator
+    kind = _kind(operator)
+    asked = container.get_options(model, dict.fromkeys(_FOR_CONVERTERS, False), fail=False)
+    one_against_rest = getattr(model, "multi_class", "") == "ovr" or model.solver == "liblinear"
+    several = one_against_rest and len(model.classes_) > 2
+    if several or kind not in {FLOAT, DOUBLE} or len(operator.inputs) != 1 or any(map(asked.get, _FOR_CONVERTERS)):
+        _convert_inside(container, scope, operator)
+        return
+    weights, offsets = np.asarray(model.coef_, dtype=np.float64).T, np.asarray(model.intercept_, dtype=np.float64)
+    if len(model.classes_) == 2:
+        weights, offsets = np.hstack([np.zeros_like(weights), weights]), np.append(0.0, offsets)
+    names = {name: scope.get_unique_variable_name(name) for name in ("weights", "offsets", "scores", "best", "classes")}
+    label, probabilities = (variable.full_name for variable in operator.outputs)
+    container.add_initializer(names["weights"], kind, list(weights.shape), weights.ravel().tolist())
+    container.add_initializer(names["offsets"], kind, [len(offsets)], offsets.tolist())
+    inputs = [operator.inputs[0].full_name, names["weights"], names["offsets"]]
+    container.add_node("Gemm", inputs, [names["scores"]], op_version=13)
+    container.add_node("Softmax", [names["scores"]], [probabilities], op_version=13, axis=1)
+    if np.array_equal(model.classes_, np.arange(len(model.classes_))) and model.classes_.dtype.kind in "iu":
+        container.add_node("ArgMax", [names["scores"]], [label], op_version=13, axis=1, keepdims=0)
+        return
+    text = model.classes_.dtype.kind in "OUS"
+    classes = [str(name).encode() for name in model.classes_] if text else [int(name) for name in model.classes_]
+    container.add_initializer(names["classes"], STRING if text else INT64, [len(classes)], classes)
+    container.add_node("ArgMax", [names["scores"]], [names["best"]], op_version=13, axis=1, keepdims=0)
+    container.add_node("Gather", [names["classes"], names["best"]], [label], op_version=13)
+
+
+_FOR_CONVERTERS = ("raw_scores", "nocl", "output_class_labels")
 
 
 def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:

@@ -8,9 +8,8 @@ import numpy as np
 from dukou.core.model import Signature, TensorSpec
 from dukou.core.tensor import DTYPES
 
-FLOAT, DOUBLE, INT64 = 1, 11, 7
+FLOAT, INT64, STRING, DOUBLE = 1, 7, 8, 11
 """ONNX's numbers of element types."""
-
 
 FLOAT64_TREES = "float64/"
 """How the names of tree ensembles begin that compare in float64."""
