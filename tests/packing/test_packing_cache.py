@@ -89,6 +89,16 @@ def test_a_cache_that_others_can_write_is_refused(model_file: Files, tmp_path: P
     assert refused.value.reason is Reason.CONFIG_INVALID
 
 
+def test_a_cache_that_cannot_be_made_is_named(model_file: Files, tmp_path: Path) -> None:
+    """Here a file is in its place."""
+    (tmp_path / "cache").write_text("")
+
+    with pytest.raises(DukouError, match="cache: it cannot be written") as refused:
+        pack_in_passing(model_file("scaler"), name="m", cache_dir=tmp_path / "cache")
+
+    assert refused.value.reason is Reason.NOT_WRITABLE
+
+
 def test_errors_name_the_model(tmp_path: Path) -> None:
     """The name that it would serve under."""
     (tmp_path / "broken.joblib").write_bytes(b"\x80\x04nothing")

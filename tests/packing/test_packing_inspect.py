@@ -1,5 +1,6 @@
 """What `describe` says of files, versions and repositories, without opening a pickle."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,18 @@ def test_skops_and_onnx_files_are_told_apart_by_content(repository: Path, tmp_pa
     assert second.format == "onnx"
     assert second.signature is not None
     assert second.signature.output_names() == ("transformed",)
+
+
+def test_an_archive_that_is_not_of_skops_is_said_to_be_none(tmp_path: Path) -> None:
+    """Other frameworks use zip files too."""
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("data.pkl", b"")
+
+    found = describe(tmp_path / "model.pt").file
+
+    assert found is not None
+    assert found.format == "zip"
+    assert "cannot be served" in found.advice
 
 
 def test_an_inspection_is_json(repository: Path) -> None:

@@ -38,7 +38,7 @@ def pack_in_passing(
     An entry is found by the SHA-256 of the file, the versions of the libraries that decide its answers, and the two
     permissions; it knows nothing of `name`, which only names the model in errors: give the manifest the id to serve
     under with `msgspec.structs.replace(manifest, id=...)`, as a repository does. A damaged entry is made again. Raises
-    DukouError as `pack` does, and CONFIG_INVALID when others may write into `cache_dir`.
+    DukouError as `pack` does, NOT_WRITABLE, and CONFIG_INVALID when others may write into `cache_dir`.
     """
     try:
         _make_private(cache_dir)
@@ -83,7 +83,10 @@ def cache_key(source: Path, trust_pickle: bool, allow_version_mismatch: bool) ->
 
 def _make_private(folder: Path) -> None:
     """Make the cache folder. What lies in it is served, so only its owner may write there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DukouError(Reason.NOT_WRITABLE, path=str(folder), detail=error.strerror) from error
     status = folder.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         detail = f"the cache folder {folder} can be written by others; choose another one, or `chmod go-w` it"

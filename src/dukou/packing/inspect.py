@@ -37,8 +37,8 @@ class VersionInspection(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FileInspection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A model file that is not packed: its `format` ("onnx", "pickle", "skops"), what it holds as far as that can be
-    told without opening it, and `advice`."""
+    """A model file that is not packed: its `format` ("onnx", "pickle", "skops", or "zip" for other archives), what it
+    holds as far as that can be told without opening it, and `advice`."""
 
     format: str
     size_bytes: int
@@ -118,7 +118,10 @@ def _file(path: Path) -> FileInspection:
 
         return FileInspection("onnx", size, signature=read_signature(path), advice=pack)
     if zipfile.is_zipfile(path):
-        return FileInspection("skops", size, estimators=_skops_estimators(path), advice=pack)
+        inside = _skops_estimators(path)
+        if inside is None:
+            return FileInspection("zip", size, advice="it is a zip archive, but not one of skops; it cannot be served")
+        return FileInspection("skops", size, estimators=inside, advice=pack)
     from dukou.runtimes.pickles import survey
 
     found = survey(path)
@@ -131,13 +134,13 @@ def _file(path: Path) -> FileInspection:
     )
 
 
-def _skops_estimators(path: Path) -> tuple[str, ...]:
-    """The scikit-learn classes that a skops file's schema names; empty when it is some other archive."""
+def _skops_estimators(path: Path) -> tuple[str, ...] | None:
+    """The scikit-learn classes that a skops file's schema names; None when it is some other archive."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open("schema.json") as schema:
             tree = json.loads(schema.read(MAX_SCHEMA_BYTES))
     except (KeyError, ValueError, zipfile.BadZipFile, RecursionError):
-        return ()
+        return None
     found: dict[str, None] = {}
     waiting = [tree]
     while waiting:
