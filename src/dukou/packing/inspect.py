@@ -128,7 +128,7 @@ def _file(path: Path) -> FileInspection:
     estimators = (
         f"{module}.{name}" for module, name in found.names if module.startswith("sklearn.") and name[:1].isupper()
     )
-    advice = f"{pack}; this file can run code when it is opened, a packed version cannot"
+    advice = f"{pack}; this file can run code when it is opened, a compiled form cannot"
     return FileInspection(
         "pickle", size, estimators=tuple(dict.fromkeys(estimators)), libraries=found.libraries, advice=advice
     )
