@@ -123,8 +123,8 @@ def one_round(running: Running, payload: Payload, script: Path, connections: int
     errors = sum(int(number) for line in re.findall(r"(?:Socket errors|Non-2xx).*", text) for number in numbers(line))
     return Sample(
         float(found(r"Requests/sec:\s+([\d.]+)", text)),
-        seconds_of(found(r"50%\s+(\S+)", text)),
-        seconds_of(found(r"99%\s+(\S+)", text)),
+        seconds_of(found(r"50%\s+([\d.]+[a-z]+)", text)),
+        seconds_of(found(r"99%\s+([\d.]+[a-z]+)", text)),
         cpu_s / max(requests, 1),
         errors,
     )

@@ -27,6 +27,7 @@ from dukou.repository.manifest import read_manifest
 from dukou.runtimes.registry import runtime
 from dukou.telemetry.counters import Counters
 
+_GC_THRESHOLD = 10_000
 _log = logging.getLogger("dukou")
 
 
@@ -72,9 +73,11 @@ class Host:
             reports.append(report)
         self._assigned = {assignment.id: assignment for assignment in assignments}
         self.engine.swap(Table(table.generation + 1, dict(sorted(models.items()))))
-        # What has been loaded stays; the collector need not look at it again and again.
+        # What has been loaded stays, and a request's objects end by reference count: the collector has little to find.
+        # Looking less often saves 1 of 15 µs a request (bench/request_path.py).
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         return reports
 
     async def serve(self, sockets: Sequence[socket]) -> None:

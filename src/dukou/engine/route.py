@@ -17,8 +17,10 @@ def choose(table: Table, ref: ModelRef, route_key: str) -> Served:
     weighted routes; tables have none so far. Raises DukouError MODEL_NOT_FOUND, MODEL_UNNAMED, VERSION_NOT_FOUND,
     LABEL_NOT_FOUND, MODEL_NOT_READY.
     """
-    name = ref.name or _only_model(table)
+    name = ref.name or (next(iter(table.models)) if len(table.models) == 1 else _only_model(table))
     versions = table.models.get(name)
+    if not versions and ref.label is not None:  # TensorFlow Serving looks for the label first
+        raise DukouError(Reason.LABEL_NOT_FOUND, model=name, label=ref.label)
     if not versions:
         raise DukouError(Reason.MODEL_NOT_FOUND, model=name, served=_list(table.models))
     if ref.version is None and ref.label is None:

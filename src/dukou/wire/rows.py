@@ -21,7 +21,7 @@ def fit(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     are in the facts.
     """
     shape, wanted = array.shape, spec.shape
-    if wanted is None or (shape[1:] == wanted[1:] and len(shape) == len(wanted) and wanted[:1] == (-1,)):
+    if wanted is None or (len(shape) == len(wanted) == 2 and wanted[0] == -1 and shape[1] == wanted[1]):
         return array
     if spec.fits(shape):
         return array
