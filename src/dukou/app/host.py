@@ -84,7 +84,7 @@ class Host:
         """Accept connections; returns once it does."""
         server = self._config.server
         tls = tls_context(server.tls_certificate, server.tls_key) if server.tls_certificate else None
-        await self.server.serve(sockets, tls)
+        await self.server.serve(sockets, tls, server.backlog)
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more, answer what was taken; after `grace_s` seconds the rest is answered DRAINING."""

@@ -4,6 +4,7 @@ environment.
 A part of dukou is given its own section (`EngineConfig`), never the whole tree.
 """
 
+from dukou.config.address import parse_address
 from dukou.config.load import Given, Settings, debugging, load, user_cache_dir
 from dukou.config.tree import Config, EngineConfig, HttpConfig, ModelsConfig, ServerConfig, TelemetryConfig
 
@@ -18,5 +19,6 @@ __all__ = [
     "TelemetryConfig",
     "debugging",
     "load",
+    "parse_address",
     "user_cache_dir",
 ]

@@ -1,12 +1,10 @@
-"""What must hold between settings, as a pure function, and what an address means."""
+"""What must hold between settings, as a pure function."""
 
-import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
+from dukou.config.address import parse_address
 from dukou.config.tree import Config, ServerConfig
-
-_ADDRESS = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})")
 
 
 def violations(config: Config) -> Iterator[tuple[str, str]]:
@@ -21,7 +19,7 @@ def violations(config: Config) -> Iterator[tuple[str, str]]:
 def _listen(server: ServerConfig) -> Iterator[tuple[str, str]]:
     if not server.listen:
         yield "server.listen", "at least one address is needed"
-    seen: set[tuple[str, int]] = set()
+    seen: set[tuple[str, int | None]] = set()
     reachable: list[str] = []
     for text in server.listen:
         try:
@@ -29,10 +27,10 @@ def _listen(server: ServerConfig) -> Iterator[tuple[str, str]]:
         except ValueError as error:
             yield "server.listen", str(error)
             continue
-        if (host, port) in seen and (port or host.startswith("unix:")):
+        if (host, port) in seen and port != 0:
             yield "server.listen", f"{text} is there twice"
         seen.add((host, port))
-        if reaches_out(host):
+        if port is not None and reaches_out(host):
             reachable.append(text)
     if reachable and not server.insecure:
         yield (
@@ -42,25 +40,9 @@ def _listen(server: ServerConfig) -> Iterator[tuple[str, str]]:
         )
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of `host:port` or `[v6]:port`; `unix:/path` is its own host, port 0. An empty host is every
-    interface.
-
-    Raises ValueError where `text` is none of them.
-    """
-    if text.startswith("unix:"):
-        if len(text) == len("unix:"):
-            raise ValueError(f"{text!r} names no path")
-        return text, 0
-    match = _ADDRESS.fullmatch(text)
-    if match is None or int(match["port"]) > 65_535:
-        raise ValueError(f"{text!r} is not `host:port`, `[v6]:port` or `unix:/path`")
-    return match["v6"] or match["host"] or "", int(match["port"])
-
-
 def reaches_out(host: str) -> bool:
     """Whether other machines can reach a socket bound to `host`; a name other than localhost is taken to reach out."""
-    if host.startswith("unix:") or host == "localhost":
+    if host == "localhost":
         return False
     try:
         return not ip_address(host).is_loopback

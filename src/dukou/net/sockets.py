@@ -7,6 +7,7 @@ import ssl
 import stat
 from collections.abc import Sequence
 
+from dukou.config import parse_address
 from dukou.core.errors import DukouError, Reason
 
 _WHY = {
@@ -19,23 +20,6 @@ _WHY = {
 }
 
 
-def parse_address(address: str) -> tuple[str, int | None]:
-    """`host:port`, `[v6]:port` as (host, port); `unix:/path` as (path, None). Raises DukouError CONFIG_INVALID."""
-    if address.startswith("unix:"):
-        path = address.removeprefix("unix:")
-        if not path:
-            raise _invalid(address, "`unix:` is followed by a path")
-        return path, None
-    host, colon, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise _invalid(address, "an IPv6 address is written in brackets: `[::1]:8501`")
-    if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
-        raise _invalid(address, "an address is `host:port`, `[v6]:port` or `unix:/path`")
-    return host, int(port)
-
-
 def bind(addresses: Sequence[str], backlog: int = 2048) -> list[socket.socket]:
     """One listening socket for each address; a host name with several addresses gets one for each of them.
 
@@ -45,7 +29,7 @@ def bind(addresses: Sequence[str], backlog: int = 2048) -> list[socket.socket]:
     opened: list[socket.socket] = []
     try:
         for address in addresses:
-            host, port = parse_address(address)
+            host, port = _parse(address)
             if port is None:
                 opened.append(_bind_unix(address, host, backlog))
                 continue
@@ -121,6 +105,13 @@ def _invalid(address: str, detail: str) -> DukouError:
     return DukouError(Reason.CONFIG_INVALID, detail=f"cannot listen on {address}: {detail}")
 
 
+def _parse(address: str) -> tuple[str, int | None]:
+    try:
+        return parse_address(address)
+    except ValueError as error:
+        raise _invalid(address, str(error)) from None
+
+
 def _refused(address: str, error: OSError) -> DukouError:
     return _invalid(address, _WHY.get(error.errno or 0) or error.strerror or str(error))
 
@@ -128,7 +119,7 @@ def _refused(address: str, error: OSError) -> DukouError:
 def _resolve(address: str, host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[str, int]]]:
     """The addresses of a host, each once. With port 0 only the first, as each would get another port."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise _invalid(address, f"the host is not known: {error}") from error
     places = list(dict.fromkeys((family, (str(place[0]), port)) for family, _, _, _, place in found))
