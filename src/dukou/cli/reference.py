@@ -13,8 +13,8 @@ _HEAD = """\
 
 The help of every command, as `dukou COMMAND --help` prints it.
 
-Exit codes: 0 done, 1 failed, 2 wrongly written, 130 interrupted. Errors are one line on standard error; `DUKOU_DEBUG=1` shows
-where in the code one was raised.
+Exit codes: 0 done, 1 failed, 2 wrongly written, 130 interrupted. Errors are one line on standard error;
+`DUKOU_DEBUG=1` shows where in the code one was raised.
 """
 
 
