@@ -1,13 +1,15 @@
 """What travels through the data plane, and the shape of its stages."""
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from dukou.core.errors import DukouError
 from dukou.core.model import ModelManifest, ModelRef, ModelVersion, Signature, State
 from dukou.core.tensor import Tensors
+
+T = TypeVar("T")
 
 
 class Context(msgspec.Struct):
@@ -86,7 +88,7 @@ class Table(msgspec.Struct, frozen=True):
     labels: Mapping[str, Mapping[str, int]] = {}
 
 
-OnDone: TypeAlias = Callable[[InferenceResponse | None, BaseException | None], None]
+OnDone: TypeAlias = Callable[[T | None, BaseException | None], None]
 
 
 class Run(Protocol):
@@ -107,10 +109,9 @@ class DataPlane(Protocol):
         """The version that answers, AVAILABLE. Raises DukouError MODEL_NOT_FOUND, MODEL_UNNAMED, VERSION_NOT_FOUND,
         LABEL_NOT_FOUND, MODEL_NOT_READY."""
 
-    def start(
-        self, answer: Coroutine[Any, Any, InferenceResponse], on_done: OnDone, deadline_s: float = float("inf")
-    ) -> Run:
-        """Run a stage's coroutine; `on_done` is called exactly once, perhaps before this returns.
+    def start(self, call: Coroutine[Any, Any, T], on_done: OnDone[T], deadline_s: float = float("inf")) -> Run:
+        """Run a call's coroutine; `on_done` is called exactly once, perhaps before this returns. What the coroutine may
+        await is said in `dukou.engine.drive`.
 
         A data plane that takes no more calls closes the coroutine and gives `on_done` OVERLOADED or DRAINING.
         """

@@ -5,7 +5,7 @@ import math
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor as Pool
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from dukou.config import EngineConfig
@@ -20,6 +20,8 @@ from dukou.engine.drive import Driver
 from dukou.engine.executor import Executor
 from dukou.engine.route import choose
 from dukou.engine.tick import Tick
+
+T = TypeVar("T")
 
 _GRAIN_S = 0.01
 
@@ -67,19 +69,17 @@ class Engine:
         """The version that answers, AVAILABLE. Raises what `dukou.engine.route.choose` raises."""
         return choose(self._table, ref, route_key)
 
-    def start(
-        self, answer: Coroutine[Any, Any, InferenceResponse], on_done: OnDone, deadline_s: float = math.inf
-    ) -> Run:
-        """Run a stage's coroutine; `on_done` is called exactly once, perhaps before this returns.
+    def start(self, call: Coroutine[Any, Any, T], on_done: OnDone[T], deadline_s: float = math.inf) -> Run:
+        """Run a call's coroutine; `on_done` is called exactly once, perhaps before this returns.
 
         Admission is here, where every request passes once and nothing that only asks for names or states does: while
         `max_requests` are under way `on_done` gets OVERLOADED, after `drain` has begun it gets DRAINING.
         """
         if self._draining or self._driver.live >= self._config.max_requests:
-            answer.close()
+            call.close()
             on_done(None, self._refusal())
             return _REFUSED
-        return self._driver.start(answer, on_done, deadline_s)
+        return self._driver.start(call, on_done, deadline_s)
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """The answer to `request`, from within ordinary asyncio code: for programs that embed the engine.
@@ -98,7 +98,7 @@ class Engine:
         `options` are the model's settings, of which `max_batch_rows`, `max_queue_delay_s` and `independent_rows` are
         the engine's. Raises DukouError CONFIG_INVALID.
         """
-        executor = Executor(manifest.id, model, tick=self._tick, pool=self._pool, loop=self._loop, clock=self._clock)
+        executor = Executor(manifest, model, tick=self._tick, pool=self._pool, loop=self._loop, clock=self._clock)
         batcher = Batcher(
             manifest,
             executor,
