@@ -23,6 +23,7 @@ from dukou.testing.models import FunctionModel, manifest
 
 SIGNATURE = Signature("serving_default", (TensorSpec("x", "FP64", (-1, 2)),), (TensorSpec("y", "FP64", (-1, 2)),))
 ONE_AT_A_TIME = Signature("one", SIGNATURE.inputs, SIGNATURE.outputs, batched=False)
+ANY_WIDTH = Signature("wide", (TensorSpec("x", "FP64", (-1, -1)),), SIGNATURE.outputs)
 
 BATCHING = Batching(max_batch_rows=8, max_request_rows=100, max_queue_rows=64, max_queue_delay_s=0.0, together=True)
 
@@ -71,8 +72,9 @@ def batcher(
     tick = Tick(loop, budget_s)
     of = manifest("m", 1, (SIGNATURE, ONE_AT_A_TIME))
     with ThreadPoolExecutor(4) as pool:
-        executor = Executor(of.id, loaded, tick=tick, pool=pool, loop=loop, clock=clock)
+        executor = Executor(of, loaded, tick=tick, pool=pool, loop=loop, clock=clock)
         if cost_s is not None:
-            executor.cost.observe(1, cost_s)
+            for signature in (SIGNATURE, ONE_AT_A_TIME):
+                executor.cost_of(request(1.0, signature=signature)).observe(1, cost_s)
         settings = replace(BATCHING, **batching)
         yield Batcher(of, executor, settings, tick=tick, loop=loop, clock=clock, observers=observers)

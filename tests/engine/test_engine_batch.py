@@ -163,3 +163,11 @@ def test_which_signatures_fix_the_shape_of_a_row(shapes: list[tuple[int, ...] | 
     inputs = tuple(TensorSpec(f"i{number}", "FP32", shape) for number, shape in enumerate(shapes))
 
     assert has_fixed_rows(Signature("s", inputs, ())) is fixed
+
+
+@pytest.mark.parametrize(("shape", "fixed"), [((7, 2), True), ((-1, 2), False)])
+def test_without_a_row_axis_every_size_must_be_fixed(shape: tuple[int, ...], fixed: bool) -> None:
+    """There the first axis is one like the others."""
+    signature = Signature("s", (TensorSpec("a", "FP32", shape),), (), batched=False)
+
+    assert has_fixed_rows(signature) is fixed

@@ -82,6 +82,20 @@ def test_a_model_that_has_become_slow_is_noticed_at_the_third_run() -> None:
     assert cost.estimate(1) > 0.0003
 
 
+def test_a_run_that_cannot_be_doubted_counts_at_once() -> None:
+    """Above `doubt_below_s` even one run after many short ones counts whole; short ones win it back."""
+    cost = Cost()
+    for _ in range(100):
+        cost.observe(1, 0.00001, doubt_below_s=0.003)
+
+    cost.observe(1, 0.4, doubt_below_s=0.003)
+    assert cost.estimate(1) > 0.03
+
+    for _ in range(30):
+        cost.observe(1, 0.00001, doubt_below_s=0.003)
+    assert cost.estimate(1) < 0.0001
+
+
 def test_a_model_that_is_fast_again_comes_back() -> None:
     """A slow start or a busy machine is forgotten within some batches."""
     cost = Cost()

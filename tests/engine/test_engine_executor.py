@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_rig import ONE_AT_A_TIME, SIGNATURE, Double, request
+from engine_rig import ANY_WIDTH, ONE_AT_A_TIME, SIGNATURE, Double, request
 from engine_worlds import LOOPS, Told, iterations, run
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import ModelVersion, Signature, TensorSpec
+from dukou.core.message import Context, InferenceRequest
+from dukou.core.model import ModelManifest, Signature, TensorSpec
 from dukou.core.tensor import DTYPES, Tensors
 from dukou.engine.executor import Executor, Ran, made_up
 from dukou.engine.tick import Tick
 from dukou.testing.clock import HandClock
-from dukou.testing.models import FunctionModel
+from dukou.testing.models import FunctionModel, manifest
+
+OF = manifest("m", 1, (SIGNATURE,))
 
 
 class Slow:
@@ -37,15 +40,20 @@ class Slow:
 
 
 @contextmanager
-def executor(model: FunctionModel, clock: HandClock, tick: Tick) -> Iterator[Executor]:
+def executor(model: FunctionModel, clock: HandClock, tick: Tick, of: ModelManifest = OF) -> Iterator[Executor]:
     with ThreadPoolExecutor(2) as pool:
-        yield Executor(ModelVersion("m", 1), model, tick=tick, pool=pool, loop=asyncio.get_running_loop(), clock=clock)
+        yield Executor(of, model, tick=tick, pool=pool, loop=asyncio.get_running_loop(), clock=clock)
 
 
 async def ran(of: Executor, *values: float) -> Ran:
     told = Told()
     of.run([request(*values)], len(values), lambda result: told(result, None))
     return (await told.wait()).value
+
+
+def one_row(width: int) -> InferenceRequest:
+    """A request for ANY_WIDTH."""
+    return InferenceRequest(OF.id, ANY_WIDTH, {"x": np.ones((1, width))}, ("y",), 1, Context())
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -73,13 +81,73 @@ def test_a_batch_that_the_iteration_cannot_pay_goes_to_a_thread() -> None:
         clock = HandClock()
         tick = Tick(asyncio.get_running_loop(), 1.0)
         with executor(FunctionModel(Slow(clock, 0.4)), clock, tick) as of:
-            of.cost.observe(1, 0.4)
+            of.cost_of(request(1.0)).observe(1, 0.4)
             results = [await ran(of, 1.0) for _ in range(3)]
             tick.soon(lambda: None)
             await iterations()
             results.append(await ran(of, 1.0))
 
         assert [result.inline for result in results] == [True, True, False, True]
+
+    run("asyncio", main)
+
+
+def test_rows_of_another_size_have_a_cost_of_their_own() -> None:
+    """Where the signature leaves it free: a wide row is never on the loop because narrow ones were cheap."""
+
+    async def main() -> None:
+        clock = HandClock()
+
+        def model(inputs: Tensors) -> Tensors:
+            clock.advance(1e-7 * inputs["x"].shape[1] ** 2)
+            return {"y": inputs["x"]}
+
+        async def inline(width: int) -> bool:
+            told = Told()
+            of.run([one_row(width)], 1, lambda result: told(result, None))
+            return (await told.wait()).value.inline
+
+        tick = Tick(asyncio.get_running_loop(), 100.0)
+        with executor(FunctionModel(model), clock, tick, manifest("m", 1, (ANY_WIDTH,))) as of:
+            rounds = [[await inline(width) for width in (10, 10, 12, 100, 2000)] for _ in range(4)]
+
+        assert rounds[0] == [False, True, True, False, False]
+        assert rounds[1:] == [[True, True, True, True, True]] * 3
+
+    run("asyncio", main)
+
+
+def test_signatures_have_costs_of_their_own() -> None:
+    """One may classify and another explain."""
+
+    async def main() -> None:
+        tick, both = Tick(asyncio.get_running_loop(), 1.0), manifest("m", 1, (SIGNATURE, ONE_AT_A_TIME))
+        with executor(FunctionModel(Double()), HandClock(), tick, both) as of:
+            of.cost_of(request(1.0)).observe(1, 0.1)
+
+            assert of.cost_of(request(1.0)).estimate(1) == 0.1
+            assert of.cost_of(request(1.0, signature=ONE_AT_A_TIME)).estimate(1) == math.inf
+
+    run("asyncio", main)
+
+
+def test_one_run_that_blocked_the_loop_for_long_is_not_repeated() -> None:
+    """Ten budgets and more: the next runs are in a thread, until enough of them were short."""
+
+    async def main() -> None:
+        clock = HandClock()
+        model, tick = Slow(clock, 0.00001), Tick(asyncio.get_running_loop(), 0.0003)
+        with executor(FunctionModel(model), clock, tick) as of:
+            where = []
+            for seconds in [0.00001] * 5 + [0.4] + [0.00001] * 50:
+                model.seconds = seconds
+                tick.soon(lambda: None)
+                await iterations()
+                where.append((await ran(of, 1.0)).inline)
+
+        assert where[:6] == [False, True, True, True, True, True]
+        assert where[6:12] == [False] * 6
+        assert where[-1] is True
 
     run("asyncio", main)
 
@@ -113,7 +181,7 @@ def test_a_failure_teaches_no_cost() -> None:
         with executor(model, HandClock(), Tick(asyncio.get_running_loop(), 1.0)) as of:
             result = await ran(of, 1.0)
 
-            assert of.cost.estimate(1) == math.inf
+            assert of.cost_of(request(1.0)).estimate(1) == math.inf
             assert result.error is not None
             assert result.error.reason is Reason.MODEL_FAILED
             assert isinstance(result.error.__cause__, ValueError)
@@ -153,9 +221,7 @@ def test_a_loop_that_has_closed_does_not_trouble_the_thread() -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        of = Executor(
-            ModelVersion("m", 1), FunctionModel(model), tick=Tick(loop, 1.0), pool=pool, loop=loop, clock=HandClock()
-        )
+        of = Executor(OF, FunctionModel(model), tick=Tick(loop, 1.0), pool=pool, loop=loop, clock=HandClock())
         of.run([request(1.0)], 1, lambda result: None)
 
     run("asyncio", main)
@@ -182,12 +248,12 @@ class TestWarming:
                 return {"y": inputs["x"]}
 
             with executor(FunctionModel(model), clock, Tick(asyncio.get_running_loop(), 1.0)) as of:
-                await of.warm([SIGNATURE])
+                await of.warm()
 
             assert set(shapes) == {(1, 2), (16, 2)}
             assert threading.main_thread() not in threads
-            assert of.cost.estimate(1) == pytest.approx(0.0011)
-            assert of.cost.estimate(64) == pytest.approx(0.0074)
+            assert of.cost_of(request(1.0)).estimate(1) == pytest.approx(0.0011)
+            assert of.cost_of(request(1.0)).estimate(64) == pytest.approx(0.0074)
 
         run("asyncio", main)
 
@@ -203,9 +269,9 @@ class TestWarming:
                 return model(inputs)
 
             with executor(FunctionModel(first_is_slow), clock, Tick(asyncio.get_running_loop(), 1.0)) as of:
-                await of.warm([SIGNATURE])
+                await of.warm()
 
-            assert of.cost.estimate(1) == pytest.approx(0.00001)
+            assert of.cost_of(request(1.0)).estimate(1) == pytest.approx(0.00001)
 
         run("asyncio", main)
 
@@ -216,10 +282,10 @@ class TestWarming:
             clock = HandClock()
             model = Slow(clock, 5.0)
             with executor(FunctionModel(model), clock, Tick(asyncio.get_running_loop(), 1.0)) as of:
-                await of.warm([SIGNATURE])
+                await of.warm()
 
             assert len(model.threads) == 1
-            assert of.cost.estimate(1) == 5.0
+            assert of.cost_of(request(1.0)).estimate(1) == 5.0
 
         run("asyncio", main)
 
@@ -230,25 +296,24 @@ class TestWarming:
             model = FunctionModel(Double(lambda values: ValueError("unknown category")))
             with executor(model, HandClock(), Tick(asyncio.get_running_loop(), 1.0)) as of:
                 with caplog.at_level("INFO", "dukou.engine"):
-                    await of.warm([SIGNATURE])
+                    await of.warm()
 
-                assert of.cost.estimate(1) == math.inf
+                assert of.cost_of(request(1.0)).estimate(1) == math.inf
             assert "unknown category" in caplog.text
 
         run("asyncio", main)
 
-    def test_rows_of_no_one_size_say_nothing_of_the_cost(self) -> None:
-        """A picture of one pixel is quick; it is run, so that the model is ready, and not learned from."""
+    def test_rows_of_no_one_size_say_nothing_of_larger_ones(self) -> None:
+        """A picture of one pixel is quick; it is run, so that the model is ready, and its cost not that of others."""
 
         async def main() -> None:
             clock = HandClock()
-            model = Slow(clock, 0.00001)
-            free = Signature("s", (TensorSpec("x", "FP32", (-1, -1, -1, 3)),), (TensorSpec("y", "FP32", None),))
-            with executor(FunctionModel(model), clock, Tick(asyncio.get_running_loop(), 1.0)) as of:
-                await of.warm([free])
+            tick = Tick(asyncio.get_running_loop(), 1.0)
+            with executor(FunctionModel(Slow(clock, 0.00001)), clock, tick, manifest("m", 1, (ANY_WIDTH,))) as of:
+                await of.warm()
 
-                assert model.threads
-                assert of.cost.estimate(1) == math.inf
+                assert of.cost_of(one_row(1)).estimate(1) == pytest.approx(0.00001)
+                assert of.cost_of(one_row(1000)).estimate(1) == math.inf
 
         run("asyncio", main)
 

@@ -177,6 +177,28 @@ def test_it_can_be_embedded() -> None:
     run("asyncio", main)
 
 
+def test_embedded_calls_are_admitted_like_others() -> None:
+    """They count, and are refused OVERLOADED, together with the calls of the fronts; who has ended makes room."""
+
+    async def main() -> None:
+        with engine(max_requests=2) as of:
+            await load(of)
+            embedded = asyncio.create_task(of.infer(iris_request(SETOSA)))
+            await asyncio.sleep(0)
+            told = call(of, SETOSA)
+            assert of.under_way == 2
+            with pytest.raises(DukouError) as caught:
+                await of.infer(iris_request(SETOSA))
+            refused = call(of, SETOSA)
+
+            assert caught.value.reason is refused.reason is Reason.OVERLOADED
+            assert (await embedded).outputs["label"].tolist() == (await told.wait()).value.outputs["label"].tolist()
+            assert of.under_way == 0
+            assert (await of.infer(iris_request(VIRGINICA))).outputs["label"].tolist() == [2]
+
+    run("asyncio", main)
+
+
 class TestDraining:
     """The end of a worker."""
 
@@ -251,6 +273,27 @@ class TestDraining:
                 with pytest.raises(DukouError):
                     await embedded
                 go.set()
+
+        run("asyncio", main)
+
+    def test_stages_are_ended_outside_of_any_task(self) -> None:
+        """Whoever awaits the drain is a Task; a stage under the driver must not take it for its own."""
+
+        async def main() -> None:
+            with engine() as of:
+                seen: list[asyncio.Task[Any] | None] = []
+
+                async def stage() -> InferenceResponse:
+                    try:
+                        return await Slot[InferenceResponse]()
+                    finally:
+                        seen.append(asyncio.current_task())
+
+                told = Told()
+                of.start(stage(), told)
+                await of.drain(0.0)
+
+                assert (told.reason, seen) == (Reason.DRAINING, [None])
 
         run("asyncio", main)
 

@@ -14,8 +14,12 @@ from dukou.core.tensor import Tensors
 
 
 def has_fixed_rows(signature: Signature) -> bool:
-    """Whether every row of every input has one shape, so that the signature alone says what can be joined."""
-    return all(spec.shape is not None and -1 not in spec.shape[1:] for spec in signature.inputs)
+    """Whether every row of every input has one shape, so that the signature alone says what can be joined.
+
+    Without a row axis (`batched` is false) the whole tensor is the row.
+    """
+    first = 1 if signature.batched else 0
+    return all(spec.shape is not None and -1 not in spec.shape[first:] for spec in signature.inputs)
 
 
 def batch_key(request: InferenceRequest, fixed_rows: bool = False) -> Hashable:

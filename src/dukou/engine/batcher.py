@@ -63,8 +63,7 @@ class Batcher:
         observers: Sequence[Observer],
     ) -> None:
         self._version = manifest.id
-        self._signatures = tuple(manifest.signatures.values())
-        self._fixed_rows = {signature.name: has_fixed_rows(signature) for signature in self._signatures}
+        self._fixed_rows = {one.name: has_fixed_rows(one) for one in manifest.signatures.values()}
         self._executor = executor
         self._batching = batching
         self._tick = tick
@@ -85,7 +84,7 @@ class Batcher:
 
     async def warm(self) -> None:
         """Let the model set itself up, and learn its cost, before the first caller comes."""
-        await self._executor.warm(self._signatures)
+        await self._executor.warm()
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """The answer to `request`.

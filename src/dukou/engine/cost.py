@@ -17,7 +17,7 @@ def placement(cost_s: float, budget_left_s: float) -> Placement:
 
 
 class Cost:
-    """The cost of running one version, estimated as a + b·rows.
+    """The cost of running rows of one kind, estimated as a + b·rows.
 
     A straight line through the latest runs, older ones counting less and less. Interruptions (another process, the
     interpreter lock) only ever lengthen a run: so a longer one counts only as far as the two before it were longer too,
@@ -42,12 +42,12 @@ class Cost:
             return self._seconds * max(1.0, rows / max(self._rows, 1.0))
         return max(0.0, self._seconds + self._slope * (rows - self._rows))
 
-    def observe(self, rows: int, seconds: float) -> None:
-        """Learn from a run of `rows` that took `seconds`."""
+    def observe(self, rows: int, seconds: float, doubt_below_s: float = math.inf) -> None:
+        """Learn from a run of `rows` that took `seconds`: a longer one than `doubt_below_s` counts whole at once."""
         expected = self.estimate(rows)
         if 0.0 < expected < math.inf:
             excess = seconds / expected
-            if excess > 1.0:
+            if excess > 1.0 and seconds < doubt_below_s:
                 seconds = min(seconds, expected * max(1.0, min(self._excess)))
             self._excess = (self._excess[1], excess)
         self._seen += 1

@@ -1,6 +1,7 @@
 """Runs batches of one version: on the loop while this iteration's budget lasts, else in a thread."""
 
 import logging
+import math
 from asyncio import AbstractEventLoop, CancelledError
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Pool
@@ -11,8 +12,8 @@ import numpy as np
 
 from dukou.core.clock import Clock
 from dukou.core.errors import DukouError, Reason
-from dukou.core.message import InferenceRequest
-from dukou.core.model import ModelVersion, Signature
+from dukou.core.message import Context, InferenceRequest
+from dukou.core.model import ModelManifest, ModelVersion, Signature
 from dukou.core.runtime import LoadedModel
 from dukou.core.tensor import DTYPES, Tensors
 from dukou.engine.batch import cut, has_fixed_rows, join
@@ -24,6 +25,8 @@ _log = logging.getLogger("dukou.engine")
 _WARM_RUNS = 3
 _WARM_ROWS = 16
 _WARM_ENOUGH_S = 0.1
+_BLOCKED_BUDGETS = 10
+"""A run on the loop of more than so many budgets may not happen twice, whatever the reason of the first was."""
 
 
 class Ran(msgspec.Struct):
@@ -48,7 +51,7 @@ class Executor:
 
     def __init__(
         self,
-        version: ModelVersion,
+        manifest: ModelManifest,
         model: LoadedModel,
         *,
         tick: Tick,
@@ -56,8 +59,10 @@ class Executor:
         loop: AbstractEventLoop,
         clock: Clock,
     ) -> None:
-        self.cost = Cost()
-        self._version = version
+        self._version = manifest.id
+        self._signatures = tuple(manifest.signatures.values())
+        self._fixed_rows = {one.name: has_fixed_rows(one) for one in self._signatures}
+        self._costs: dict[tuple[str, int], Cost] = {}
         self._model = model
         self._tick = tick
         self._pool = pool
@@ -76,45 +81,55 @@ class Executor:
 
         `on_ran` is called once: before this returns when the batch ran on the loop, else from the loop later.
         """
-        if placement(self.cost.estimate(rows), self._tick.left_s) is Placement.INLINE:
+        cost = self.cost_of(requests[0])
+        if placement(cost.estimate(rows), self._tick.left_s) is Placement.INLINE:
             ran = self._execute(requests, inline=True)
             self._tick.spend(ran.ended_s - ran.started_s)
-            self._learn(rows, ran)
+            _learn(cost, rows, ran, self._tick.budget_s * _BLOCKED_BUDGETS)
             on_ran(ran)
             return
         self._in_threads += 1
         try:
-            self._pool.submit(self._in_thread, requests, rows, on_ran)
+            self._pool.submit(self._in_thread, requests, rows, cost, on_ran)
         except RuntimeError:  # the pool has been shut down
             self._in_threads -= 1
             now = self._clock()
             on_ran(Ran(None, DukouError(Reason.DRAINING), now, now, inline=False))
 
-    async def warm(self, signatures: Sequence[Signature]) -> None:
+    def cost_of(self, request: InferenceRequest) -> Cost:
+        """What is known of requests like this one.
+
+        Each signature has its own cost; where it leaves the size of a row free, each doubling of that size has, so that
+        what short rows taught is never taken to hold for long ones.
+        """
+        name = request.signature.name
+        key = (name, 0 if self._fixed_rows[name] else _row_size(request).bit_length())
+        cost = self._costs.get(key)
+        if cost is None:
+            cost = self._costs[key] = Cost()
+        return cost
+
+    async def warm(self) -> None:
         """Run made-up rows of each signature in a thread: whatever is set up on first use is, and costs are known.
 
-        A model that cannot take such rows, or whose rows have no one size, starts with its cost unknown: in a thread.
+        A model that cannot take such rows starts with its cost unknown: in a thread.
         """
-        for signature in signatures:
+        for signature in self._signatures:
             runs = await self._loop.run_in_executor(self._pool, self._warm, signature)
-            for rows, seconds in runs:
-                self.cost.observe(rows, seconds)
+            for request, seconds in runs:
+                self.cost_of(request).observe(request.rows, seconds)
 
-    def _in_thread(self, requests: Sequence[InferenceRequest], rows: int, on_ran: OnRan) -> None:
+    def _in_thread(self, requests: Sequence[InferenceRequest], rows: int, cost: Cost, on_ran: OnRan) -> None:
         ran = self._execute(requests, inline=False)
         try:
-            self._loop.call_soon_threadsafe(self._back, rows, ran, on_ran)
+            self._loop.call_soon_threadsafe(self._back, rows, ran, cost, on_ran)
         except RuntimeError:  # the loop is closed: nobody waits any more
             pass
 
-    def _back(self, rows: int, ran: Ran, on_ran: OnRan) -> None:
+    def _back(self, rows: int, ran: Ran, cost: Cost, on_ran: OnRan) -> None:
         self._in_threads -= 1
-        self._learn(rows, ran)
+        _learn(cost, rows, ran)
         on_ran(ran)
-
-    def _learn(self, rows: int, ran: Ran) -> None:
-        if ran.error is None:  # failing can be much faster than answering
-            self.cost.observe(rows, ran.ended_s - ran.started_s)
 
     def _execute(self, requests: Sequence[InferenceRequest], inline: bool) -> Ran:
         """Join, infer, cut. Never raises: this is the border where a model's exceptions become ours."""
@@ -133,26 +148,37 @@ class Executor:
             failure.__cause__ = error
         return Ran(answers, failure, started_s, self._clock(), inline)
 
-    def _warm(self, signature: Signature) -> list[tuple[int, float]]:
-        """Rows and seconds of runs worth learning from; the first run of all may have set things up and is not."""
-        runs: list[tuple[int, float]] = []
+    def _warm(self, signature: Signature) -> list[tuple[InferenceRequest, float]]:
+        """Runs worth learning from and their seconds; the first run of all may have set things up and is not."""
+        runs: list[tuple[InferenceRequest, float]] = []
         for rows in (1, _WARM_ROWS) if signature.batched else (1,):
             inputs = made_up(signature, rows)
             if inputs is None:
                 return []
+            request = InferenceRequest(self._version, signature, inputs, signature.output_names(), rows, Context())
             for attempt in range(_WARM_RUNS):
                 started_s = self._clock()
                 try:
-                    self._model.infer(signature.name, inputs, signature.output_names(), {})
+                    self._model.infer(signature.name, inputs, request.outputs, request.parameters)
                 except (Exception, SystemExit) as error:
                     _log.info("%s: not warmed up, it refused made-up rows: %r", describe(self._version), error)
                     return []
                 seconds = self._clock() - started_s
                 if attempt or rows > 1 or seconds > _WARM_ENOUGH_S:
-                    runs.append((rows, seconds))
+                    runs.append((request, seconds))
                 if seconds > _WARM_ENOUGH_S:
                     return runs
-        return runs if has_fixed_rows(signature) else []
+        return runs
+
+
+def _learn(cost: Cost, rows: int, ran: Ran, doubt_below_s: float = math.inf) -> None:
+    if ran.error is None:  # failing can be much faster than answering
+        cost.observe(rows, ran.ended_s - ran.started_s, doubt_below_s)
+
+
+def _row_size(request: InferenceRequest) -> int:
+    """How many elements one row has, in all inputs together."""
+    return sum(array.size for array in request.inputs.values()) // max(request.rows, 1)
 
 
 def describe(version: ModelVersion) -> str:

@@ -49,6 +49,7 @@ class Engine:
         self._tick = Tick(loop, config.tick_budget_s)
         self._table = Table()
         self._batchers: WeakSet[Batcher] = WeakSet()
+        self._embedded = 0  # calls of `infer` under way
         self._draining = False
 
     @property
@@ -59,7 +60,7 @@ class Engine:
     @property
     def under_way(self) -> int:
         """Requests started and not ended."""
-        return self._driver.live
+        return self._driver.live + self._embedded
 
     def swap(self, table: Table) -> None:
         """Put `table` in force. Requests under way finish on the versions chosen for them."""
@@ -75,22 +76,26 @@ class Engine:
         Admission is here, where every request passes once and nothing that only asks for names or states does: while
         `max_requests` are under way `on_done` gets OVERLOADED, after `drain` has begun it gets DRAINING.
         """
-        if self._draining or self._driver.live >= self._config.max_requests:
+        if self._draining or self._driver.live + self._embedded >= self._config.max_requests:
             call.close()
             on_done(None, self._refusal())
             return _REFUSED
         return self._driver.start(call, on_done, deadline_s)
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
-        """The answer to `request`, from within ordinary asyncio code: for programs that embed the engine.
+        """The answer to `request`, from within ordinary asyncio code: the door for programs that embed the engine.
 
-        Raises DukouError.
+        Admission is as in `start`. A timeout is the caller's (`asyncio.timeout`). Raises DukouError.
         """
-        if self._draining:
+        if self._draining or self.under_way >= self._config.max_requests:
             raise self._refusal()
         served = choose(self._table, ModelRef(request.version.name, request.version.version), "")
         assert served.stage is not None
-        return await served.stage.infer(request)
+        self._embedded += 1
+        try:
+            return await served.stage.infer(request)
+        finally:
+            self._embedded -= 1
 
     def stage_for(self, manifest: ModelManifest, model: LoadedModel, options: Mapping[str, Any]) -> Batcher:
         """The stage that serves `model`; call its `warm` before the table names it.
@@ -118,19 +123,23 @@ class Engine:
         """
         self._draining = True
         until_s = self._clock() + grace_s
-        while self._busy() and self._clock() < until_s:
+        while self.under_way and self._clock() < until_s:
             await asyncio.sleep(_GRAIN_S)
+        ended = self._loop.create_future()
+        self._loop.call_soon(self._end, ended)  # no stage may be resumed from within the Task that this is
+        await ended
+
+    def _end(self, ended: "asyncio.Future[None]") -> None:
         for batcher in list(self._batchers):
             batcher.close()
         self._driver.abort_all(Reason.DRAINING)
-
-    def _busy(self) -> bool:
-        return self._driver.live > 0 or any(batcher.under_way for batcher in self._batchers)
+        if not ended.done():
+            ended.set_result(None)
 
     def _refusal(self) -> DukouError:
         if self._draining:
             return DukouError(Reason.DRAINING)
-        return DukouError(Reason.OVERLOADED, got=self._driver.live, wanted=self._config.max_requests)
+        return DukouError(Reason.OVERLOADED, got=self.under_way, wanted=self._config.max_requests)
 
 
 class _Refused:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 class Tick:
     """Calls what asked for a turn, once, in the next loop iteration, within one budget of model time for all.
 
-    `left_s` is what remains of the budget in this turn, in seconds.
+    `left_s` is what remains of `budget_s` in this turn, in seconds.
     """
 
     def __init__(self, loop: AbstractEventLoop, budget_s: float) -> None:
         self._loop = loop
-        self._budget_s = budget_s
+        self.budget_s = budget_s
         self._waiting: list[Callable[[], None]] = []
         self.left_s = budget_s
 
@@ -28,7 +28,7 @@ class Tick:
 
     def _run(self) -> None:
         turns, self._waiting = self._waiting, []
-        self.left_s = self._budget_s
+        self.left_s = self.budget_s
         for turn in turns:
             try:
                 turn()
