@@ -1,5 +1,6 @@
 """`python -m dukou` and the console command: decides what to import, which is most of what a start takes."""
 
+import signal
 import sys
 
 
@@ -14,8 +15,13 @@ def main() -> None:
         from dukou.app.passing import pack_file
 
         sys.exit(pack_file(argv[1:]))
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:  # Ctrl-C while importing ends the process without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from dukou.cli.main import run
 
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run(argv))
 
 

@@ -15,7 +15,6 @@ from dukou.core.link import (
     Assignment,
     Decoder,
     Drain,
-    Drained,
     Listen,
     Listening,
     LoadReport,
@@ -43,7 +42,7 @@ messages = st.one_of(
     st.builds(Apply, generations, st.lists(assignments, max_size=3).map(tuple)),
     st.builds(Applied, generations, st.lists(reports, max_size=3).map(tuple)),
     st.builds(Drain, st.floats(0.0, 1e6)),
-    st.sampled_from([Listen(), Ping(), Listening(), Drained(), Pong()]),
+    st.sampled_from([Listen(), Ping(), Listening(), Pong()]),
 )
 
 

@@ -2,24 +2,26 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from numpy.typing import NDArray
 
 from dukou.app.host import open_version
+from dukou.app.passing import Packer
 from dukou.app.plan import make_plan
 from dukou.client.inputs import typed
 from dukou.config import EngineConfig, ModelsConfig
 from dukou.core.clock import monotonic
 from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Assignment
-from dukou.core.message import Context, InferenceRequest
-from dukou.core.model import ModelVersion, Signature
+from dukou.core.message import Context, InferenceRequest, Served, Table
+from dukou.core.model import ModelManifest, ModelVersion, Signature, State
+from dukou.core.runtime import LoadedModel
 from dukou.engine.router import Engine
 
 T = TypeVar("T")
@@ -29,7 +31,7 @@ def load(path: str | Path, *, name: str = "", trust_pickle: bool = False) -> "In
     """A model for this process: a model file (packed in passing), a version folder, or a model's folder (its highest
     version). Raises DukouError."""
     config = ModelsConfig(paths=(str(path),), name=name, trust_pickle=trust_pickle)
-    assignments = make_plan(config, lambda _: None).assignments
+    assignments = make_plan(config, Packer(config, lambda _: None).pack).assignments
     if len({assignment.id.name for assignment in assignments}) > 1:
         raise DukouError(Reason.CONFIG_INVALID, detail=f"{path} holds several models; give the folder of one of them")
     return InProcess(assignments[0], trust_pickle=trust_pickle)
@@ -46,13 +48,18 @@ class InProcess:
         manifest, model, self.warnings = open_version(Path(assignment.folder), assignment.id, trust_pickle)
         self.version: ModelVersion = assignment.id
         self.signature: Signature = manifest.signature("")
+        self._lock = Lock()
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="dukou-in-process", daemon=True)
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="dukou")
-        engine = Engine(EngineConfig(), self._loop, monotonic, (), self._pool)
-        self._stage = engine.stage_for(manifest, model, assignment.options)
+        self._engine = Engine(EngineConfig(), self._loop, monotonic, (), self._pool)
         self._thread.start()
-        self._run(self._stage.warm())
+        try:
+            self._run(self._put_in_force(manifest, model, assignment.options))
+        except BaseException:
+            self.close()
+            raise
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The first output for `X`: an array or nested lists [rows, ...], a frame, or a dict of arrays by input name.
@@ -81,16 +88,20 @@ class InProcess:
             rows,
             Context(arrived_s=monotonic()),
         )
-        return dict(self._run(self._stage.infer(request)).outputs)
+        return dict(self._run(self._engine.infer(request)).outputs)
 
     def close(self) -> None:
-        """Let go of the model; it cannot be called any more."""
-        if not self._loop.is_running():
-            return
+        """Let go of the model. What runs is finished; calls that wait, and later ones, raise DukouError."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._engine.drain(0.0), self._loop).result()
+        self._pool.shutdown()
+        asyncio.run_coroutine_threadsafe(_others_end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._pool.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -100,5 +111,23 @@ class InProcess:
     ) -> None:
         self.close()
 
+    async def _put_in_force(self, manifest: ModelManifest, model: LoadedModel, options: Mapping[str, Any]) -> None:
+        stage = self._engine.stage_for(manifest, model, options)
+        await stage.warm()
+        served = Served(self.version, manifest, State.AVAILABLE, stage)
+        self._engine.swap(Table(1, {self.version.name: {self.version.version: served}}))
+
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        with self._lock:
+            if self._closed:
+                call.close()
+                raise DukouError(Reason.NOT_SERVING, model=self.version.name, detail="it has been closed")
+            under_way = asyncio.run_coroutine_threadsafe(call, self._loop)
+        return under_way.result()
+
+
+async def _others_end() -> None:
+    """Return when every other task of the loop has ended."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others)

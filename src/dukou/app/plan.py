@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from dukou.app.passing import packed_in_passing
 from dukou.config import ModelsConfig
 from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Assignment
@@ -34,8 +33,8 @@ class Chosen(msgspec.Struct, frozen=True):
     folder: Path
 
 
-def make_plan(config: ModelsConfig, report: Callable[[str], None]) -> Plan:
-    """Find every version that `config` asks for; bare model files are packed in passing, in a child process.
+def make_plan(config: ModelsConfig, pack: Callable[[Path, str], Path]) -> Plan:
+    """Find every version that `config` asks for; `pack(file, name)` gives the folder of a bare model file.
 
     Raises DukouError: a path that is nothing, a file that cannot be packed, two versions of one name and number.
     """
@@ -43,7 +42,7 @@ def make_plan(config: ModelsConfig, report: Callable[[str], None]) -> Plan:
     warnings: list[str] = []
     chosen: dict[ModelVersion, Path] = {}
     for text in config.paths:
-        for found in _resolve(Path(text), config, policy, warnings, report):
+        for found in _resolve(Path(text), config, policy, warnings, pack):
             if found.id in chosen:
                 raise DukouError(
                     Reason.CONFIG_INVALID,
@@ -68,7 +67,7 @@ def make_plan(config: ModelsConfig, report: Callable[[str], None]) -> Plan:
 
 
 def _resolve(
-    path: Path, config: ModelsConfig, policy: Policy, warnings: list[str], report: Callable[[str], None]
+    path: Path, config: ModelsConfig, policy: Policy, warnings: list[str], pack: Callable[[Path, str], Path]
 ) -> Iterator[Chosen]:
     kind = classify(path)
     if config.name and (kind == "repository" or len(config.paths) > 1):
@@ -76,7 +75,7 @@ def _resolve(
     match kind:
         case "file":
             name = config.name or path.name.split(".")[0]
-            yield Chosen(ModelVersion(name, FIRST_VERSION), packed_in_passing(path, name, config, report))
+            yield Chosen(ModelVersion(name, FIRST_VERSION), pack(path, name))
         case "version":
             manifest = read_manifest(path)
             yield Chosen(ModelVersion(config.name or manifest.id.name, manifest.id.version), path)

@@ -1,18 +1,15 @@
 """`dukou serve`: the supervisor's process."""
 
 import asyncio
-import fcntl
-import logging
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from dukou.app.passing import Packer
+from dukou.app.program import program
 from dukou.app.ready import Ready
+from dukou.app.state import state_folder
 from dukou.config import Config
 from dukou.control.process import WorkerSlot
 from dukou.control.supervisor import Ending, Supervisor
@@ -23,8 +20,6 @@ from dukou.net.sockets import describe, open_slots, tls_context
 from dukou.telemetry.counters import clear
 
 SETTINGS = "settings.json"
-LOCK = "lock"
-_log = logging.getLogger("dukou")
 
 
 def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Ready], None]) -> int:
@@ -39,7 +34,7 @@ def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Rea
             from dukou.repository.local import classify
 
             classify(Path(path))  # raises with what might have been meant
-    with _state_folder(config.telemetry.state_dir) as state:
+    with state_folder(config.telemetry.state_dir) as state:
         clear(state)  # an earlier server's blocks stood for other versions
         (state / SETTINGS).write_bytes(msgspec.json.encode(config))
         ending = asyncio.run(_supervise(config, state, report, on_ready))
@@ -58,7 +53,7 @@ async def _supervise(
 
     def command(slot: WorkerSlot) -> list[str]:
         descriptors = [str(number) for number in (slot.link_fd, *slot.listen_fds)]
-        return [sys.executable, "-m", "dukou", "_worker", str(state), str(slot.index), *descriptors]
+        return program("_worker", str(state), str(slot.index), *descriptors)
 
     def ready(applied: Applied) -> None:
         for item in applied.reports:
@@ -70,11 +65,12 @@ async def _supervise(
 
     supervisor = Supervisor(config.server, slots, command, ready)
     running = asyncio.create_task(supervisor.run())
+    packer = Packer(config.models, report)
     try:
         # The workers import what they need while the plan is made.
         from dukou.app.plan import make_plan
 
-        planning = asyncio.create_task(asyncio.to_thread(make_plan, config.models, report))
+        planning = asyncio.create_task(asyncio.to_thread(make_plan, config.models, packer.pack))
         await asyncio.wait((planning, running), return_when=asyncio.FIRST_COMPLETED)
         if planning.done():
             plan = planning.result()
@@ -84,33 +80,10 @@ async def _supervise(
         supervisor.stop()
         await running
         raise
+    finally:
+        packer.stop()
     return await running
 
 
 def _url(scheme: str, address: str) -> str:
     return address if address.startswith("unix:") else f"{scheme}://{address}"
-
-
-@contextmanager
-def _state_folder(configured: str) -> Iterator[Path]:
-    """The folder of this server's own files, held by one server at a time; a temporary one is removed at the end.
-
-    Raises DukouError CONFIG_INVALID.
-    """
-    if not configured:
-        folder = Path(tempfile.mkdtemp(prefix="dukou-"))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return
-    folder = Path(configured)
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (folder / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield folder
-    except BlockingIOError:
-        raise DukouError(Reason.CONFIG_INVALID, detail=f"another server uses the state folder {folder}") from None
-    except PermissionError as error:
-        raise DukouError(Reason.CONFIG_INVALID, detail=f"telemetry.state_dir: {error}") from error

@@ -1,5 +1,7 @@
 """A worker's process: `dukou _worker STATE SLOT LINK_FD LISTEN_FD...`, started by the supervisor."""
 
+import logging
+import resource
 import socket
 import sys
 from collections.abc import Sequence
@@ -14,16 +16,41 @@ from dukou.config import Config
 from dukou.control.worker import run_worker
 from dukou.telemetry.log import AccessLog, configure
 
+_OTHER_FILES = 128
+"""Beside connections: listening sockets, model files, libraries."""
+
+_log = logging.getLogger("dukou")
+
 
 def worker(argv: Sequence[str]) -> int:
     """Serve until the supervisor says otherwise; returns the exit code."""
     state, slot, link_fd, *listen_fds = argv
     config = msgspec.json.decode((Path(state) / SETTINGS).read_bytes(), type=Config)
     configure(config.telemetry)
+    allow_open_files(config.http.max_connections + _OTHER_FILES)
     link = socket.socket(fileno=int(link_fd))
     listening = [socket.socket(fileno=int(descriptor)) for descriptor in listen_fds]
     uvloop.run(_work(config, Path(state), int(slot), link, listening))
     return 0
+
+
+def allow_open_files(wanted: int) -> None:
+    """Let this process have `wanted` open files, or as many as the system allows, with a warning."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted or soft == resource.RLIM_INFINITY:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    except (OSError, ValueError):  # the kernel's own bound may be lower
+        allowed = soft
+    if allowed < wanted:
+        _log.warning(
+            "the system allows this process %d open files, http.max_connections needs %d: "
+            "beyond that connections are closed at once; `ulimit -n` raises it",
+            allowed,
+            wanted,
+        )
 
 
 async def _work(

@@ -15,6 +15,7 @@ from typing import IO, Annotated
 
 from cyclopts import App, Parameter
 
+from dukou.app.program import program
 from dukou.cli.serve import LAST_LINE
 from dukou.cli.terminal import FAILED, CommandError
 
@@ -93,17 +94,17 @@ def _say(text: str) -> None:
 def _run(folder: Path, words: Sequence[str]) -> None:
     """Run a command as the user would type it. Raises CommandError with what it said where it fails."""
     _say(f"   $ {shlex.join(words)}")
-    done = subprocess.run(_program(words), cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(_command(words), cwd=folder, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         _say(f"     {line}")
     if done.returncode:
         raise CommandError(f"`{shlex.join(words)}` failed:\n{done.stderr.strip()}", FAILED)
 
 
-def _program(words: Sequence[str]) -> list[str]:
+def _command(words: Sequence[str]) -> list[str]:
     """`python` and `dukou` are those that run now, wherever PATH points."""
-    program = {"python": [sys.executable], "dukou": [sys.executable, "-m", "dukou"]}[words[0]]
-    return [*program, *words[1:]]
+    command = {"python": [sys.executable], "dukou": program()}[words[0]]
+    return [*command, *words[1:]]
 
 
 def free_port(port: int) -> int:
@@ -124,7 +125,7 @@ def _served(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], st
     _say(f"   $ {shlex.join(words)}")
     # A stop by SIGTERM takes the server along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    server = subprocess.Popen(_program(words), cwd=folder, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(_command(words), cwd=folder, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     rest = Thread(target=_relay, args=(server.stderr,), daemon=True)
     try:

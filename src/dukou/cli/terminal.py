@@ -1,6 +1,7 @@
 """The terminal: lines on stderr, a spinner while something takes its time, and how a command gives up."""
 
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,8 +18,9 @@ class CommandError(Exception):
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people, on stderr. That nobody reads it any more (`2>&1 | head`, a lost terminal) stops no work."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -1,6 +1,7 @@
 """One worker process: spawned, spoken to over its link, waited for."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,7 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         slot = WorkerSlot(index, theirs.fileno(), tuple(each.fileno() for each in listening))
         try:
-            with theirs, _interrupt_blocked():
+            with theirs, interrupt_blocked():
                 process = await asyncio.create_subprocess_exec(
                     *command(slot), stdin=asyncio.subprocess.DEVNULL, pass_fds=(slot.link_fd, *slot.listen_fds)
                 )
@@ -57,8 +58,9 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once; nothing happens when it has ended already."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)  # Process.kill may reap it, and take its status from who waits
 
     async def wait(self) -> int:
         """Its exit status, as soon as it has one; minus the signal's number when a signal ended it."""
@@ -76,9 +78,9 @@ def ended_how(status: int) -> str:
 
 
 @contextmanager
-def _interrupt_blocked() -> Iterator[None]:
-    """A child starts with the signal mask of its parent. With SIGINT blocked from its first instruction, Ctrl-C reaches
-    the supervisor alone, also while the worker is still importing."""
+def interrupt_blocked() -> Iterator[None]:
+    """For the start of a child, which inherits the signal mask: with SIGINT blocked from its first instruction, Ctrl-C
+    reaches its parent alone, also while it is still importing."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

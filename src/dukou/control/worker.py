@@ -12,7 +12,6 @@ from dukou.core.link import (
     Apply,
     Assignment,
     Drain,
-    Drained,
     Listen,
     Listening,
     LoadReport,
@@ -72,7 +71,6 @@ class _Worker:
             applying.cancel()
             # Pings are answered while draining: silence would get this process killed with its answers unsent.
             await self._host.drain(grace_s)
-            self._channel.send(Drained())
             obeying.cancel()
 
     def ask_drain(self, grace_s: float) -> None:

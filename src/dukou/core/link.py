@@ -66,15 +66,11 @@ class Listening(msgspec.Struct, frozen=True, tag=True):
     """From a worker: connections are being accepted."""
 
 
-class Drained(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: everything taken has been answered; it exits now."""
-
-
 class Pong(msgspec.Struct, frozen=True, tag=True):
     """From a worker: its loop turns."""
 
 
-Message: TypeAlias = Apply | Listen | Drain | Ping | Applied | Listening | Drained | Pong
+Message: TypeAlias = Apply | Listen | Drain | Ping | Applied | Listening | Pong
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

@@ -1,0 +1,74 @@
+"""The folder of a server's own files: its settings for the workers, the counters, a lock."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from dukou.core.errors import DukouError, Reason
+
+LOCK = "lock"
+PREFIX = "dukou-state-"
+STALE_S = 60.0
+"""A temporary folder without a server is removed by the next one once it is this old: a younger one may not be locked
+yet."""
+
+
+@contextmanager
+def state_folder(configured: str) -> Iterator[Path]:
+    """`configured`, made if need be, or else a temporary folder that is removed at the end; held by one server at a
+    time. Raises DukouError CONFIG_INVALID."""
+    if not configured:
+        remove_stale(Path(tempfile.gettempdir()))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        try:
+            with _hold(folder):
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    folder = Path(configured)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = _hold(folder)
+    except BlockingIOError:
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"another server uses the state folder {folder}") from None
+    except FileExistsError:
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"telemetry.state_dir: {folder} is not a folder") from None
+    except OSError as error:
+        detail = f"telemetry.state_dir: {error.filename or folder}: {error.strerror}"
+        raise DukouError(Reason.CONFIG_INVALID, detail=detail) from error
+    with lock:
+        yield folder
+
+
+def remove_stale(parent: Path) -> None:
+    """Remove what this user's servers left in `parent` when they were killed."""
+    with suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+                with suppress(OSError):
+                    _remove_if_stale(Path(entry.path), entry.stat(follow_symlinks=False))
+
+
+def _remove_if_stale(folder: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.getuid() or time.time() - status.st_mtime < STALE_S:
+        return
+    with _hold(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hold(folder: Path) -> IO[str]:
+    """The folder's lock, held until it is closed or this process ends. Raises BlockingIOError where another has it."""
+    lock = (folder / LOCK).open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        lock.close()
+        raise
+    return lock
