@@ -6,13 +6,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dukou.core.errors import DukouError, Reason
 from dukou.wire import json_text
-from dukou.wire.json_text import FEW, MAX_DEPTH, SMALL, decode, read
+from dukou.wire.json_cut import FEW, Cut, cut
+from dukou.wire.json_text import MAX_DEPTH, MOST_VALUES, SMALL, decode, read
 
 PADDING = b" " * SMALL
 
@@ -140,19 +142,32 @@ def test_the_document_is_empty_in_the_words_of_tensorflow_serving() -> None:
 @pytest.mark.parametrize(
     ("numbers", "dtype"),
     [
-        ([[0.5] * 50] * 4, np.float64),
-        ([[1] * 50] * 4, np.int64),
-        ([[2**64 - 1] * 50] * 4, np.uint64),
-        ([[1] * 49 + [0.5]] * 4, np.float64),
-        ([[[1, 2, 3]] * 10] * 10, np.int64),
+        ([[0.5] * 50] * 40, np.float64),
+        ([[1] * 50] * 40, np.int64),
+        ([[2**64 - 1] * 50] * 10, np.uint64),
+        ([[1] * 49 + [0.5]] * 40, np.float64),
+        ([[[1, 2, 3]] * 10] * 100, np.int64),
+        ([1.5] * 2000, np.float64),
     ],
 )
 def test_many_numbers_come_as_an_array(numbers: list[Any], dtype: type) -> None:
     """Large rectangular lists of numbers make no Python list; integers stay integers."""
-    value = read(json.dumps({"X": numbers}).encode() + PADDING)
+    value = read(json.dumps({"X": numbers}).encode())
 
     assert value["X"].dtype == dtype
     assert value["X"].tolist() == numbers
+
+
+@pytest.mark.parametrize("nan", [math.nan, math.inf, -math.inf])
+def test_missing_values_among_many_numbers_stay_where_they_are(nan: float) -> None:
+    """NaN among numbers is data, and read as fast as numbers are."""
+    rows = np.arange(6000.0).reshape(-1, 3)
+    rows[7, 1] = rows[0, 0] = rows[-1, -1] = nan
+
+    value = read(json.dumps({"name": "NaN", "X": rows.tolist()}).encode())
+
+    assert value["name"] == "NaN"
+    np.testing.assert_array_equal(value["X"], rows, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -188,14 +203,94 @@ def test_brackets_in_strings_do_not_hide_a_ragged_row() -> None:
     assert plain(value) == {"X": rows, "name": "[]]][[["}
 
 
-def test_numbers_inside_of_many_objects_are_read_too() -> None:
-    """Few objects are searched for arrays, many are taken as records; the value is the same."""
-    few = [{"a": [1.0] * (FEW + 1), "b": "x"}] * 3
-    many = [{"a": [1.0, 2.0], "b": "x"}] * (10 * FEW)
+def test_arrays_are_found_inside_of_objects_and_lists() -> None:
+    """Wherever strings and braces stand around them."""
+    long = [1.5] * 2000
+    document = {"few": [{"a": long, "b": "x"}] * 3, "many": [{"a": [1.0, 2.0]}] * 640, "mixed": ["s", long, "[", {}]}
 
-    value = read(json.dumps({"few": few, "many": many}).encode())
+    value = read(json.dumps(document).encode())
 
-    assert plain(value) == {"few": few, "many": many}
+    assert type(value["few"][2]["a"]) is np.ndarray
+    assert type(value["mixed"][1]) is np.ndarray
+    assert plain(value) == document
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"X": [%b], "Y": [1 2]}',
+        b"[[%b], [1 2]]",
+        b'{[%b]: 1, "Y": 1}',
+        b'{"Y": 1 [%b]}',
+        b'{"Y": "a" [%b]}',
+        b'{"X": [%b 1]}',
+        b'{"X": [%b, 1NaN]}',
+        b'{"X": [%b, -NaN]}',
+        b'{"X": [%b, NaN0]}',
+        b'{"X": [%b, NaNNaN]}',
+        b'{"X": [%b, --Infinity]}',
+        b'{"X": [%b, 1-Infinity]}',
+        b'{"X": [%b, Infinity1]}',
+        b'{"X": [%b, \x00]}',
+        b'{"X": [%b, NaN, \x01]}',
+        b'{"X": [%b, NaN, N]}',
+        b'{"X": [%b, NaN, 01]}',
+        b'{"X": [%b], [NaN]}',
+    ],
+)
+def test_mistakes_beside_many_numbers_are_found(body: bytes) -> None:
+    """What is cut out of a document hides no mistake."""
+    assert reason(body % b",".join([b"1.5"] * 2000)) is Reason.MALFORMED_JSON
+
+
+def test_the_place_of_a_mistake_is_that_in_the_body() -> None:
+    """Arrays cut out before it count."""
+    numbers = json.dumps([1.5] * 2000).encode()
+    body = b'{"a": %b, "\xc3\xa9": %b, "c": x, "d": %b}' % (numbers, numbers, numbers)
+
+    with pytest.raises(DukouError, match=f"Expecting value at offset {body.index(b'x')}"):
+        read(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"[]," * MOST_VALUES + b"[1]]",
+        b"[" + b"[]," * MOST_VALUES + b"NaN]",
+        b'{"X":[' + b"[1]," * MOST_VALUES + b"[1,2]]}",
+        b"[" + b"{}," * MOST_VALUES + b"{}]",
+        b"[" + b'"",' * MOST_VALUES + b"1]",
+        b"[" + b'{"a":1},' * MOST_VALUES + b"1]",
+        b'["\\\"",' + b"[]," * MOST_VALUES + b'"]"]',
+        b"[" + b"null," * MOST_VALUES + b"1]",
+        b"[" + b"9" * 30 + b"," + b"1," * MOST_VALUES + b"1]",
+    ],
+    ids=["lists", "lists and NaN", "ragged", "objects", "strings", "records", "escapes", "nulls", "huge"],
+)
+def test_more_values_than_python_should_hold_are_refused(body: bytes) -> None:
+    """Before they are made: one body neither holds up all others nor takes 50 times its size."""
+    with pytest.raises(DukouError, match="plain rectangular numbers, 500000 is the most") as caught:
+        read(body)
+
+    assert caught.value.reason is Reason.TOO_MANY_VALUES
+    assert caught.value.facts["got"] > MOST_VALUES
+
+
+@pytest.mark.parametrize("inside", ["1, 2", "[[[{{{,,,", '\\", [', "\\\\"])
+def test_commas_in_strings_are_no_values(inside: str) -> None:
+    """Text is text, however long."""
+    text = inside * MOST_VALUES
+
+    assert read(json.dumps({"X": [text, 1]}).encode()) == {"X": [text, 1]}
+
+
+def test_any_number_of_plain_numbers_is_read() -> None:
+    """The bound is on what becomes Python objects."""
+    rows = np.ones((MOST_VALUES, 2))
+
+    value = read(b'{"X":' + orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY) + b"}")
+
+    np.testing.assert_array_equal(value["X"], rows, strict=True)
 
 
 def test_an_object_of_many_names_is_read_in_linear_time() -> None:
@@ -236,16 +331,14 @@ def documents(allow_nan: bool) -> st.SearchStrategy[Any]:
 
 
 @given(documents(allow_nan=False), st.booleans())
-def test_three_parsers_agree(document: Any, ascii_only: bool) -> None:
-    """Whatever JSON holds, msgspec, simdjson and the tolerant parser read the same values of the same types."""
+def test_parsers_agree(document: Any, ascii_only: bool) -> None:
+    """Whatever JSON holds, msgspec and the tolerant parser read the same values of the same types."""
     body = json.dumps(document, ensure_ascii=ascii_only).encode()
 
     small = json_text._any.decode(body)
-    large = plain(json_text._Large(body).value)
-    tolerant = json_text._read_tolerant(body, False)
+    tolerant = json_text._read_tolerant(Cut(body), False)
 
     assert same(small, document)
-    assert same(large, document)
     assert same(tolerant, document)
 
 
@@ -256,6 +349,51 @@ def test_numbers_that_are_not_finite_survive(document: Any) -> None:
 
     assert same(plain(read(body)), document)
     assert same(plain(read(body + PADDING)), document)
+
+
+def alike(one: Any, other: Any) -> bool:
+    """As `same`, but that an array of integers and floats holds all of them as floats."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if type(one) is float and type(other) is int:
+        return one == float(other)
+    return same(one, other)
+
+
+def read_cut(body: bytes) -> Any:
+    """As `read` reads, with every array cut out that can be."""
+    document = cut(body, least_bytes=1, few=0)
+    return plain(json_text._put_back(json_text._read_tolerant(document, False), document))
+
+
+@given(documents(allow_nan=True), st.booleans(), st.sampled_from([None, 1]))
+def test_cutting_arrays_out_changes_no_value(document: Any, ascii_only: bool, indent: int | None) -> None:
+    """Of whatever shape, beside whatever strings, with and without spaces."""
+    body = json.dumps(document, ensure_ascii=ascii_only, indent=indent).encode()
+
+    assert alike(read_cut(body), document)
+
+
+@given(documents(allow_nan=True), st.data())
+def test_cutting_arrays_out_hides_no_damage(document: Any, data: st.DataObject) -> None:
+    """A damaged body is refused as it is without the cut, or has the same value."""
+    body = bytearray(json.dumps(document).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(body)))
+        body[place : place + data.draw(st.integers(0, 2))] = data.draw(
+            st.sampled_from([b"", b"[", b"]", b",", b'"', b"\\", b"NaN", b"Infinity", b"-", b"1", b" ", b"{", b"}", b":"])
+        )
+
+    results = []
+    for parse in (lambda one: json_text._read_tolerant(Cut(one), False), read_cut):
+        try:
+            results.append(parse(bytes(body)))
+        except DukouError as error:
+            results.append(str(error))
+
+    assert alike(results[1], results[0])
 
 
 @given(st.binary(max_size=200) | st.text('[]{}",:0123456789.eE+-nulltruefalsNI \\u', max_size=60).map(str.encode))

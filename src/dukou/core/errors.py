@@ -59,6 +59,10 @@ class Reason(Enum):
     NO_ROWS = (Code.INVALID_ARGUMENT, "no rows came")
     BATCH_TOO_LARGE = (Code.INVALID_ARGUMENT, "{got} rows came in one request, {wanted} is the most")
     MODEL_REFUSED_INPUT = (Code.INVALID_ARGUMENT, "the model cannot take these values: {detail}")
+    TOO_MANY_VALUES = (
+        Code.PAYLOAD_TOO_LARGE,
+        "the body holds {got} values that are not plain rectangular numbers, {wanted} is the most",
+    )
     BODY_TOO_LARGE = (Code.PAYLOAD_TOO_LARGE, "the body is larger than {wanted} bytes")
     QUEUE_FULL = (Code.RESOURCE_EXHAUSTED, "{got} rows are waiting, {wanted} is the most; try again soon")
     OVERLOADED = (Code.RESOURCE_EXHAUSTED, "{got} requests are under way, {wanted} is the most; try again soon")
@@ -120,8 +124,13 @@ class DukouError(Exception):
         return self.reason.code
 
     def within(self, **facts: Any) -> "DukouError":
-        """The same error with facts that only an outer layer knows (the model's name); facts already there win."""
-        return DukouError(self.reason, **(facts | self.facts))
+        """The same error with facts that only an outer layer knows (the model's name); facts already there win.
+
+        What caused it stays known, for the log.
+        """
+        more = DukouError(self.reason, **(facts | self.facts))
+        more.__cause__ = self.__cause__
+        return more
 
     def where(self) -> str:
         """`model 'iris', version 1, input 'X', row 3`, as far as known."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import TensorSpec
 from dukou.core.tensor import DTYPES
+from dukou.wire.json_cut import MAX_RANK
 from dukou.wire.json_write import quote
 
 _FP32_MAX = float(np.finfo(np.float32).max)
@@ -28,9 +29,6 @@ _Number: TypeAlias = (
 Numbers: TypeAlias = _Number | list[_Number | list[_Number | list[_Number | list[_Number]]]]
 """A type for msgspec: numbers nested up to four deep that are surely no booleans, fit INT64 where they are integers and
 FP32 where they are not. What is decoded as this may go to `to_array` as `numbers`."""
-
-MAX_RANK = 32
-"""Axes that every NumPy supports."""
 
 _FLOATS = {"FP32": DTYPES["FP32"], "FP64": DTYPES["FP64"]}
 

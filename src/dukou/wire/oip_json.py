@@ -21,7 +21,8 @@ from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import DTYPES, Tensors, datatype_of
 from dukou.core.version import ModelRef, ModelVersion
 from dukou.wire.codec import Headers, Reply
-from dukou.wire.json_array import MAX_RANK, Numbers, to_array
+from dukou.wire.json_array import Numbers, to_array
+from dukou.wire.json_cut import MAX_RANK
 from dukou.wire.json_text import decode, read
 from dukou.wire.json_write import array_text, error_text, native, texts
 from dukou.wire.rows import count, fit
@@ -398,7 +399,7 @@ def encode_request(
 
 def decode_response(body: bytes) -> InferenceResponse:
     """A server's infer response. The version is 0 where it is missing or no number. Raises DukouError."""
-    said = _convert(read(body), _Response)
+    said = _convert(read(body, most_values=math.inf), _Response)
     outputs = {}
     for tensor in said.outputs:
         if tensor.datatype not in DTYPES:

@@ -1,0 +1,176 @@
+"""Large arrays cut out of JSON text, so that their numbers never become Python objects.
+
+What an array costs is a few passes over its bytes in C: nothing is done for each number or each row. The document that
+remains is small, whatever the arrays' size, and goes to an ordinary parser.
+"""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import simdjson
+from msgspec import Struct
+from numpy.typing import NDArray
+
+LEAST_BYTES = 4096
+"""Lists written in fewer bytes are not worth the cut."""
+
+FEW = 64
+"""Lists of up to this many numbers stay lists, however much space they are written with."""
+
+MOST_QUOTES = 4_000_000
+"""Documents with more hold strings, not large arrays; nothing is cut out of them."""
+
+MAX_RANK = 32
+"""Axes that every NumPy supports."""
+
+
+class Cut(Struct):
+    """A document without its large arrays. In `text` each is replaced by the object `{mark: place in arrays}`.
+
+    `mark` is random, so that nobody can send it. `spans` are the first and last byte offsets of the arrays before.
+    """
+
+    text: bytes
+    mark: str = ""
+    arrays: list[NDArray[np.generic]] = []
+    spans: list[tuple[int, int]] = []
+
+    def offset(self, place: int) -> int:
+        """The byte offset, in the document as it came, of `place` in `text`."""
+        for number, (start, end) in enumerate(self.spans):
+            if place <= start:
+                break
+            place += end - start - len(_stand_in(self.mark, number))
+        return place
+
+
+def _stand_in(mark: str, number: int) -> bytes:
+    # An object, not a string: it is refused wherever an array would be, such as in the place of an object's key.
+    return b'{"%b":%d}' % (mark.encode(), number)
+
+
+def cut(document: bytes, least_bytes: int = LEAST_BYTES, few: int = FEW) -> Cut:
+    """The document without its rectangular lists of numbers of `least_bytes` and more than `few` numbers."""
+    result = Cut(document, os.urandom(16).hex(), [], [])
+    kept, before = [], 0
+    for start, end in _candidates(document, least_bytes):
+        array = array_of(document[start:end])
+        if array is None or array.size <= few:
+            continue
+        kept += [document[before:start], _stand_in(result.mark, len(result.arrays))]
+        before = end
+        result.arrays.append(array)
+        result.spans.append((start, end))
+    if kept:
+        result.text = b"".join([*kept, document[before:]])
+    return result
+
+
+def _candidates(document: bytes, least_bytes: int) -> Iterator[tuple[int, int]]:
+    """Where large arrays may be: from the first `[` between two strings to the last `]` before a brace."""
+    quotes = _quotes(document)
+    if np.count_nonzero(quotes) > MOST_QUOTES:
+        return
+    edges = np.concatenate(([-1], np.flatnonzero(quotes), [len(document)]))
+    ends = edges[1::2]
+    starts = edges[0::2][: len(ends)] + 1
+    long = ends - starts >= least_bytes
+    for start, end in zip(starts[long].tolist(), ends[long].tolist(), strict=True):
+        first = document.find(b"[", start, end)
+        if first < 0:
+            continue
+        for brace in b"{}":
+            found = document.find(brace, first, end)
+            end = end if found < 0 else found
+        last = document.rfind(b"]", first, end) + 1
+        if last - first >= least_bytes:
+            yield first, last
+
+
+def _quotes(document: bytes) -> NDArray[np.bool_]:
+    """For each byte, whether a string begins or ends with it."""
+    if b"\\" in document:
+        document = document.replace(rb"\\", b"__").replace(rb"\"", b"__")
+    return np.frombuffer(document, np.uint8) == ord('"')
+
+
+def quoted(document: bytes) -> NDArray[np.bool_]:
+    """For each byte, whether it belongs to a string."""
+    return np.logical_xor.accumulate(_quotes(document))
+
+
+_NUMERIC = b"0123456789+-.eE \t\r\n"
+_TOKENS = ((b"-Infinity", -np.inf), (b"Infinity", np.inf), (b"NaN", np.nan))
+"""Each is replaced by the control character of its place here, which JSON never has, and that by a zero."""
+_CONTROLS = bytes(range(len(_TOKENS)))
+_TO_ZEROS = bytes.maketrans(_CONTROLS, b"0" * len(_TOKENS))
+
+
+def array_of(text: bytes) -> NDArray[np.generic] | None:
+    """The array of nested lists of numbers, int64 or uint64 where all are such integers, else float64.
+
+    None for every other text: no JSON, ragged lists, lists without numbers, integers that no 64 bits hold.
+    """
+    tokens = b"N" in text or b"I" in text
+    if tokens:
+        for control, (token, _) in zip(_CONTROLS, _TOKENS, strict=True):
+            if control in text:
+                return None
+            # The spaces keep it apart from what stands beside it: 1NaN is no number.
+            text = text.replace(token, b" %c " % control)
+    structure = text.translate(None, _NUMERIC)
+    shape = _shape(structure.translate(None, _CONTROLS) if tokens else structure)
+    if shape is None:
+        return None
+    array = _numbers(text.translate(_TO_ZEROS) if tokens else text, floats=tokens)
+    if array is None or array.size != np.prod(shape, dtype=object):
+        return None
+    return (_with_tokens(array, structure) if tokens else array).reshape(shape)
+
+
+def _shape(structure: bytes) -> tuple[int, ...] | None:
+    """The shape of nested lists that are rectangular, of their brackets and commas; None where they are not.
+
+    From the innermost axis out: its first list has all its elements written alike, or it is not rectangular.
+    """
+    rank = len(structure) - len(structure.lstrip(b"["))
+    if not 0 < rank <= MAX_RANK:
+        return None
+    element, shape = b"", []
+    for axis in reversed(range(rank)):
+        end = structure.find(b"]" * (rank - axis)) + rank - axis
+        size = (end - axis - 1) // (len(element) + 1)
+        rectangle = b"[" + ((element + b",") * size)[:-1] + b"]"
+        if structure[axis:end] != rectangle:
+            return None
+        element = rectangle
+        shape.append(size)
+    return tuple(reversed(shape)) if element == structure else None
+
+
+_KINDS: tuple[tuple[str, type[np.generic]], ...] = (("i", np.int64), ("u", np.uint64), ("d", np.float64))
+
+
+def _numbers(text: bytes, floats: bool) -> NDArray[np.generic] | None:
+    """All numbers of nested lists, flat."""
+    try:
+        document = simdjson.Parser().parse(text)
+    except (ValueError, RuntimeError):  # no JSON; too deep, or an integer of more than 64 bits
+        return None
+    for kind, dtype in _KINDS[-1:] if floats else _KINDS:
+        try:
+            return np.frombuffer(document.as_buffer(of_type=kind), dtype)
+        except (TypeError, ValueError):
+            continue
+    return None
+
+
+def _with_tokens(array: NDArray[np.generic], structure: bytes) -> NDArray[np.generic]:
+    """The array with the token's value wherever `structure` has its control character."""
+    marks = np.frombuffer(structure, np.uint8)
+    places = np.flatnonzero(marks < len(_TOKENS))
+    commas = np.cumsum(marks == ord(","), dtype=np.int32)  # before the n-th number of a rectangle are n commas
+    filled = array.copy()
+    filled[commas[places]] = np.array([value for _, value in _TOKENS])[marks[places]]
+    return filled
