@@ -1,8 +1,7 @@
 """Logs: lines that nobody can forge, written seldom, never more than fit."""
 
-import io
 import logging
-import sys
+import os
 from collections.abc import Iterator
 from threading import Event as Flag
 
@@ -11,7 +10,7 @@ import pytest
 from dukou.config import TelemetryConfig
 from dukou.core.errors import Code
 from dukou.core.event import RequestLogged, RequestRefused
-from dukou.telemetry.log import AccessLog, LineFormatter, access_line, configure
+from dukou.telemetry.log import AccessLog, LineFormatter, LineHandler, Lines, access_line, configure, write_stderr
 
 LIMIT_S = 10.0
 
@@ -72,14 +71,15 @@ def test_a_path_cannot_forge_a_line_or_fill_the_disk(path: str, shown: str) -> N
 def test_lines_that_came_while_it_wrote_are_written_together() -> None:
     """One write takes all that wait."""
     written = Written(held=True)
-    log = AccessLog(written, at_zero, pause_s=0.0)
+    lines = Lines(written, at_zero, pause_s=0.0)
+    log = AccessLog(lines, at_zero)
     log(logged(name="first"))
     assert written.entered.wait(LIMIT_S)
 
     for name in ("second", "third"):
         log(logged(name=name))
     written.go.set()
-    log.close()
+    lines.close(LIMIT_S)
 
     assert [[line.split()[-1] for line in call.splitlines()] for call in written.calls] == [
         ["first"],
@@ -88,20 +88,51 @@ def test_lines_that_came_while_it_wrote_are_written_together() -> None:
 
 
 def test_what_does_not_fit_is_told_as_a_number() -> None:
-    """A log that is too slow costs lines, not memory."""
+    """A log that is too slow costs lines, not memory: those of requests and all others."""
     written = Written(held=True)
-    log = AccessLog(written, at_zero, pause_s=0.0, most_waiting=2)
+    lines = Lines(written, at_zero, pause_s=0.0, most_waiting=2)
+    log = AccessLog(lines, at_zero)
+    handler = LineHandler(lines)
     log(logged(name="first"))
     assert written.entered.wait(LIMIT_S)
 
-    for name in ("second", "third", "fourth", "fifth"):
+    for name in ("second", "third", "fourth"):
         log(logged(name=name))
+    handler.handle(logging.LogRecord("dukou.net", logging.ERROR, "", 0, "fifth", (), None))
     written.go.set()
-    log.close()
+    lines.close(LIMIT_S)
 
-    lines = "".join(written.calls).splitlines()
-    assert [line.split()[-1] for line in lines[:3]] == ["first", "second", "third"]
-    assert lines[3] == "1970-01-01T00:00:00.000Z 2 requests are not logged: the log is written too slowly"
+    said = "".join(written.calls).splitlines()
+    assert [line.split()[-1] for line in said[:3]] == ["first", "second", "third"]
+    assert said[3:] == ["1970-01-01T00:00:00.000Z 2 lines are lost: the log is written too slowly"]
+
+
+def test_a_log_whose_reader_stands_still_holds_up_nobody() -> None:
+    """Neither who logs nor the end of the process: the pipe is full and nobody reads."""
+    reader, writer = os.pipe()
+    lines = Lines(lambda text: os.write(writer, text.encode()), at_zero, pause_s=0.0)
+    handler = LineHandler(lines)
+
+    for _ in range(100):
+        handler.handle(logging.LogRecord("dukou.net", logging.ERROR, "", 0, "x" * 10_000, (), None))
+    lines.close(0.01)
+
+    os.close(reader)  # now the write ends
+    lines.close(LIMIT_S)
+    os.close(writer)
+
+
+def test_a_record_is_written_as_it_was_when_it_came() -> None:
+    """Its arguments may change before the thread writes it."""
+    written = Written()
+    lines = Lines(written, at_zero)
+    names = ["a"]
+
+    LineHandler(lines).handle(logging.LogRecord("dukou.net", logging.ERROR, "", 0, "%s", (names,), None))
+    names.append("b")
+    lines.close(LIMIT_S)
+
+    assert written.calls == ["['a']\n"]
 
 
 def test_a_log_that_cannot_be_written_stops_nothing() -> None:
@@ -110,21 +141,29 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
     def broken(text: str) -> None:
         raise BrokenPipeError
 
-    log = AccessLog(broken, at_zero, pause_s=0.0)
+    lines = Lines(broken, at_zero, pause_s=0.0)
 
-    log(logged())
-    log.close()
+    AccessLog(lines, at_zero)(logged())
+    AccessLog(lines, at_zero)(logged())
+    lines.close(LIMIT_S)
 
 
 def test_other_events_are_passed_over() -> None:
     """An Observer is told everything and takes what is its own."""
     written = Written()
-    log = AccessLog(written, at_zero)
+    lines = Lines(written, at_zero)
 
-    log(RequestRefused(None, Code.NOT_FOUND, 1.0, 2.0))
-    log.close()
+    AccessLog(lines, at_zero)(RequestRefused(None, Code.NOT_FOUND, 1.0, 2.0))
+    lines.close(LIMIT_S)
 
     assert written.calls == []
+
+
+def test_standard_error_is_written_whole(capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever it holds."""
+    write_stderr("é\udcff\n")
+
+    assert capfd.readouterr().err == "é\\udcff\n"
 
 
 @pytest.fixture
@@ -140,18 +179,19 @@ def _logging_as_before() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_logging_as_before")
-def test_our_own_logs_show_from_the_level_that_is_set_others_from_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_logs_show_from_the_level_that_is_set_others_from_warnings() -> None:
     """A library's chatter is not ours."""
-    stderr = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stderr)
+    written = Written()
+    lines = Lines(written, at_zero)
 
-    configure(TelemetryConfig(log_level="info"))
+    configure(TelemetryConfig(log_level="info"), lines)
     logging.getLogger("dukou.control").info("started")
     logging.getLogger("dukou.control").debug("detail")
     logging.getLogger("library").info("chatter")
     logging.getLogger("library").warning("trouble")
+    lines.close(LIMIT_S)
 
-    assert [line.split(maxsplit=1)[1] for line in stderr.getvalue().splitlines()] == [
+    assert [line.split(maxsplit=1)[1] for line in "".join(written.calls).splitlines()] == [
         "INFO dukou.control: started",
         "WARNING library: trouble",
     ]

@@ -3,8 +3,8 @@
 import logging
 import resource
 import socket
-import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,7 @@ from dukou.app.host import Host
 from dukou.app.server import SETTINGS
 from dukou.config import Config
 from dukou.control.worker import run_worker
-from dukou.telemetry.log import AccessLog, configure
+from dukou.telemetry.log import AccessLog, Lines, configure, write_stderr
 
 _OTHER_FILES = 128
 """Beside connections: listening sockets, model files, libraries."""
@@ -26,11 +26,12 @@ def worker(argv: Sequence[str]) -> int:
     """Serve until the supervisor says otherwise; returns the exit code."""
     state, slot, link_fd, *listen_fds = argv
     config = msgspec.json.decode((Path(state) / SETTINGS).read_bytes(), type=Config)
-    configure(config.telemetry)
-    allow_open_files(config.http.max_connections + _OTHER_FILES)
-    link = socket.socket(fileno=int(link_fd))
-    listening = [socket.socket(fileno=int(descriptor)) for descriptor in listen_fds]
-    uvloop.run(_work(config, Path(state), int(slot), link, listening))
+    with closing(Lines(write_stderr)) as lines:
+        configure(config.telemetry, lines)
+        allow_open_files(config.http.max_connections + _OTHER_FILES)
+        link = socket.socket(fileno=int(link_fd))
+        listening = [socket.socket(fileno=int(descriptor)) for descriptor in listen_fds]
+        uvloop.run(_work(config, Path(state), int(slot), link, listening, lines=lines))
     return 0
 
 
@@ -54,13 +55,10 @@ def allow_open_files(wanted: int) -> None:
 
 
 async def _work(
-    config: Config, state: Path, slot: int, link: socket.socket, listening: Sequence[socket.socket]
+    config: Config, state: Path, slot: int, link: socket.socket, listening: Sequence[socket.socket], *, lines: Lines
 ) -> None:
-    log = AccessLog(sys.stderr.write) if config.telemetry.access_log else None
-    host = Host(config, state, slot, (log,) if log else ())
+    host = Host(config, state, slot, (AccessLog(lines),) if config.telemetry.access_log else ())
     try:
         await run_worker(link, listening, host, config.server.grace_s)
     finally:
         host.close()
-        if log:
-            log.close()

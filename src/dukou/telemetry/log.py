@@ -1,11 +1,12 @@
 """Logs for people: one line for each thing that happened, on standard error, times in UTC."""
 
 import logging
-import sys
+import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from threading import Event as Flag
 from threading import Thread
 
@@ -17,12 +18,102 @@ _LONGEST_PATH = 1024
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
-def configure(config: TelemetryConfig) -> None:
-    """Send this process's logs to standard error; what libraries log only from warnings on. For main programs."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(config: TelemetryConfig, lines: "Lines") -> None:
+    """Send this process's logs to `lines`; what libraries log only from warnings on. For main programs."""
+    handler = LineHandler(lines)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("dukou").setLevel(config.log_level.upper())
+
+
+class Lines:
+    """Lines on their way to a file that may be slow: whoever has one hands it in and never waits.
+
+    A thread calls `write` at most every `pause_s`, so a terminal or pipe that stands still does not hold up the loop.
+    What comes while `most_waiting` lines wait is lost, and the log says how many those were.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], object],
+        clock: Clock = wall,
+        *,
+        pause_s: float = 0.05,
+        most_waiting: int = 10_000,
+    ) -> None:
+        self._write = write
+        self._clock = clock
+        self._pause_s = pause_s
+        self._most_waiting = most_waiting
+        self._waiting: deque[Callable[[], str]] = deque()
+        self._lost = 0
+        self._some = Flag()
+        self._closing = Flag()
+        self._thread = Thread(target=self._write_on, name="log", daemon=True)
+        self._thread.start()
+
+    def room(self) -> bool:
+        """Whether there is room for one more; otherwise that one is counted as lost."""
+        if len(self._waiting) < self._most_waiting:
+            return True
+        self._lost += 1
+        return False
+
+    def put(self, make: Callable[[], str]) -> None:
+        """Take what makes a line, its newline included; the thread makes it. To be asked for `room` before."""
+        self._waiting.append(make)
+        if not self._some.is_set():
+            self._some.set()
+
+    def close(self, patience_s: float = 1.0) -> None:
+        """Write what is left and end the thread, or leave it behind where nobody reads for `patience_s` seconds."""
+        self._closing.set()
+        self._some.set()
+        self._thread.join(patience_s)
+
+    def _write_on(self) -> None:
+        while not self._closing.is_set():
+            self._some.wait()
+            self._some.clear()
+            self._write_waiting()
+            self._closing.wait(self._pause_s)
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        lines = [self._waiting.popleft()() for _ in range(len(self._waiting))]
+        lost, self._lost = self._lost, 0
+        if lost:
+            lines.append(f"{_stamp(self._clock())} {lost} lines are lost: the log is written too slowly\n")
+        if lines:
+            with suppress(OSError, ValueError):  # a log that cannot be written is no reason to stop serving
+                self._write("".join(lines))
+
+
+def write_stderr(text: str) -> None:
+    """Write to file descriptor 2, past `sys.stderr`: its lock, held by a write that stands still, would keep the
+    process from ending. Raises OSError."""
+    data = text.encode("utf-8", "backslashreplace")
+    while data:
+        data = data[os.write(2, data) :]
+
+
+class LineHandler(logging.Handler):
+    """Hands log records to `lines`. They are formatted at once: their arguments may change."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one record."""
+        if not self._lines.room():
+            return
+        try:
+            text = self.format(record) + "\n"
+        except Exception:  # a record that does not fit its arguments
+            self.handleError(record)
+        else:
+            self._lines.put(lambda: text)
 
 
 class LineFormatter(logging.Formatter):
@@ -43,64 +134,16 @@ class LineFormatter(logging.Formatter):
 
 
 class AccessLog:
-    """An Observer that writes a line for each RequestLogged, many lines at a time.
+    """An Observer that writes a line for each RequestLogged."""
 
-    A thread calls `write` at most every `pause_s`, so a slow terminal or pipe does not hold up the loop. What comes
-    while `most_waiting` lines wait is not logged, and the log says how many those were.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[str], object],
-        clock: Clock = wall,
-        *,
-        pause_s: float = 0.05,
-        most_waiting: int = 10_000,
-    ) -> None:
-        self._write = write
+    def __init__(self, lines: Lines, clock: Clock = wall) -> None:
+        self._lines = lines
         self._clock = clock
-        self._pause_s = pause_s
-        self._most_waiting = most_waiting
-        self._waiting: deque[tuple[float, RequestLogged]] = deque()
-        self._lost = 0
-        self._some = Flag()
-        self._closing = Flag()
-        self._thread = Thread(target=self._write_on, name="access-log", daemon=True)
-        self._thread.start()
 
     def __call__(self, event: Event) -> None:
         """Take one event; those of other kinds are passed over."""
-        if not isinstance(event, RequestLogged):
-            return
-        if len(self._waiting) >= self._most_waiting:
-            self._lost += 1
-            return
-        self._waiting.append((self._clock(), event))
-        if not self._some.is_set():
-            self._some.set()
-
-    def close(self) -> None:
-        """Write what is left and end the thread."""
-        self._closing.set()
-        self._some.set()
-        self._thread.join()
-
-    def _write_on(self) -> None:
-        while not self._closing.is_set():
-            self._some.wait()
-            self._some.clear()
-            self._write_waiting()
-            self._closing.wait(self._pause_s)
-        self._write_waiting()
-
-    def _write_waiting(self) -> None:
-        lines = [access_line(*self._waiting.popleft()) for _ in range(len(self._waiting))]
-        lost, self._lost = self._lost, 0
-        if lost:
-            lines.append(f"{_stamp(self._clock())} {lost} requests are not logged: the log is written too slowly\n")
-        if lines:
-            with suppress(OSError, ValueError):  # a log that cannot be written is no reason to stop serving
-                self._write("".join(lines))
+        if isinstance(event, RequestLogged) and self._lines.room():
+            self._lines.put(partial(access_line, self._clock(), event))
 
 
 def access_line(at_s: float, event: RequestLogged) -> str:
