@@ -9,7 +9,7 @@ from typing import Any
 from dukou.config import EngineConfig, HttpConfig
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Event
-from dukou.core.message import InferenceResponse, OnDone, Served, Table
+from dukou.core.message import OnDone, Served, Table
 from dukou.core.model import ModelRef
 from dukou.engine.route import choose
 from dukou.net.connection import Connection
@@ -23,30 +23,33 @@ PREDICT = b'{"X": [[5.1, 3.5, 1.4, 0.2]]}'
 class HandRun:
     """A call under way that the test finishes."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, InferenceResponse], on_done: OnDone, deadline_s: float) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], on_done: OnDone[Any], deadline_s: float) -> None:
         self.coroutine = coroutine
-        self._on_done: OnDone | None = on_done
+        self._on_done: OnDone[Any] | None = on_done
         self.deadline_s = deadline_s
         self.cancelled = False
 
     def finish(self) -> None:
-        """Let the stage answer; it must not wait for anything."""
+        """Let the call run to its answer, or to its next wait for the pool, after which it goes on by itself."""
         try:
-            self.coroutine.send(None)
+            future = self.coroutine.send(None)
         except StopIteration as end:
             self._tell(end.value, None)
         except Exception as error:
             self._tell(None, error)
+        else:
+            future._asyncio_future_blocking = False
+            future.add_done_callback(lambda _: self.finish() if self._on_done is not None else None)
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error instead."""
         self.coroutine.close()
         self._tell(None, error)
 
-    def _tell(self, response: InferenceResponse | None, error: BaseException | None) -> None:
+    def _tell(self, answer: Any, error: BaseException | None) -> None:
         on_done, self._on_done = self._on_done, None
         assert on_done is not None, "the caller was told already"
-        on_done(response, error)
+        on_done(answer, error)
 
     def cancel(self) -> None:
         """The caller has gone."""
@@ -66,11 +69,9 @@ class HandPlane:
         """The engine's own choice."""
         return choose(self.table, ref, route_key)
 
-    def start(
-        self, answer: Coroutine[Any, Any, InferenceResponse], on_done: OnDone, deadline_s: float = float("inf")
-    ) -> HandRun:
+    def start(self, call: Coroutine[Any, Any, Any], on_done: OnDone[Any], deadline_s: float = float("inf")) -> HandRun:
         """Run now or later."""
-        run = HandRun(answer, on_done, deadline_s)
+        run = HandRun(call, on_done, deadline_s)
         self.runs.append(run)
         if not self.by_hand:
             run.finish()
@@ -248,7 +249,8 @@ class World:
     def __init__(
         self,
         *,
-        plane: HandPlane | None = None,
+        plane: Any = None,
+        clock: HandClock | None = None,
         pool: Executor | None = None,
         metrics: Callable[[], bytes] = lambda: b"dukou_up 1\n",
         access_log: bool = False,
@@ -256,7 +258,7 @@ class World:
         **limits: Any,
     ) -> None:
         self.plane = plane or HandPlane()
-        self.clock = HandClock(1000.0)
+        self.clock = clock or HandClock(1000.0)
         self.wall = HandClock(1_700_000_000.0)
         self.events: list[Event] = []
         self.pool = pool or ThreadPoolExecutor(1)
@@ -276,7 +278,8 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.plane.close()
+        if isinstance(self.plane, HandPlane):
+            self.plane.close()
         self.pool.shutdown()
 
     def client(self, **options: Any) -> Client:

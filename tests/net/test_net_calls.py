@@ -6,18 +6,23 @@ import json
 import logging
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from in_memory import PREDICT, Client, HandPlane, World, predict, request
 
+from dukou.config import EngineConfig
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.event import RequestRefused
+from dukou.core.message import InferenceRequest, InferenceResponse, Stage
 from dukou.core.model import ModelRef, ModelVersion, Signature, State, TensorSpec
-from dukou.net.calls import MOST_GZIP_MEMBERS, decompress
+from dukou.engine.router import Engine
+from dukou.net.calls import MOST_GZIP_MEMBERS, decompress, is_large
 from dukou.net.routes import PLAIN, Call, Dialect
+from dukou.testing.clock import HandClock
 from dukou.testing.models import Direct, FunctionModel, iris_like, manifest, served, table
 
 
@@ -189,19 +194,34 @@ def test_an_answer_that_cannot_be_written_is_refused() -> None:
         client = world.client().send(predict())
 
     assert client.statuses == [501]
+    assert world.events == [RequestRefused(ModelVersion("iris", 1), Code.UNIMPLEMENTED, 1000.0, 1000.0, executed=True)]
+
+
+class Noting:
+    """A stage that keeps the requests that it passes on."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.requests: list[InferenceRequest] = []
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """Note and pass on."""
+        self.requests.append(request)
+        return await self.stage.infer(request)
 
 
 def test_a_call_carries_its_deadline_and_trace() -> None:
     """From its arrival on; nothing of it changes the answer."""
-    with World(plane=HandPlane(by_hand=True)) as world:
+    stage = Noting(Direct(FunctionModel(lambda inputs: {"label": inputs["X"][:, 0].astype(np.int64)})))
+    with World(plane=HandPlane(table(served(stage=stage)), by_hand=True)) as world:
         world.client().send(predict("traceparent: 00-abc-def-01"))
         (run,) = world.plane.runs
-        frame = run.coroutine.cr_frame
-        context = frame.f_locals["request"].context
+        run.finish()
 
-    assert run.deadline_s == context.deadline_s == 1030.0
-    assert context.arrived_s == 1000.0
-    assert context.traceparent == "00-abc-def-01"
+    (request,) = stage.requests
+    assert run.deadline_s == request.context.deadline_s == 1030.0
+    assert request.context.arrived_s == 1000.0
+    assert request.context.traceparent == "00-abc-def-01"
 
 
 @pytest.mark.parametrize(
@@ -219,17 +239,112 @@ def test_a_version_that_does_not_answer_is_refused(target: str, status: int) -> 
     assert client.statuses == [status]
 
 
-def test_a_client_that_goes_while_its_body_is_read_starts_no_call() -> None:
-    """The pool finishes what it has begun, for nobody."""
+GZIPPED = predict("Content-Encoding: gzip", body=gzip.compress(PREDICT))
 
-    async def go() -> None:
-        client = world.client().send(predict("Content-Encoding: gzip", body=gzip.compress(PREDICT)))
-        client.vanish()
-        await asyncio.sleep(0)
-        await asyncio.get_running_loop().run_in_executor(world.pool, lambda: None)
-        await asyncio.sleep(0)
 
-    with World() as world:
-        asyncio.run(go())
+class Busy:
+    """A server with a real engine, and with its one thread for bodies taken until `go` is set."""
 
-    assert world.plane.runs == []
+    def __init__(self, **engine: Any) -> None:
+        self.go = threading.Event()
+        self.clock = HandClock(1000.0)
+        self.models = ThreadPoolExecutor(1)
+        self.stage = Noting(Direct(FunctionModel(lambda inputs: {"label": inputs["X"][:, 0].astype(np.int64)})))
+        loop = asyncio.get_running_loop()
+        self.engine = Engine(EngineConfig(**engine), loop, self.clock, (), self.models)
+        self.engine.swap(table(served(stage=self.stage)))
+        self.world = World(plane=self.engine, clock=self.clock)
+        self.taken = self.world.pool.submit(self.go.wait, 10)
+
+    async def __aenter__(self) -> "Busy":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.go.set()
+        await until(lambda: self.engine.under_way == 0)
+        self.world.__exit__()
+        self.models.shutdown()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until something holds, for at most ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def test_a_body_that_waits_to_be_read_has_a_deadline() -> None:
+    """However long those before it take."""
+
+    async def go() -> list[int]:
+        async with Busy() as busy:
+            client = busy.world.client().send(GZIPPED)
+            busy.clock.advance(31.0)
+            await until(lambda: bool(client.statuses))
+            return client.statuses
+
+    assert asyncio.run(go()) == [504]
+
+
+def test_bodies_that_wait_to_be_read_count_as_calls_under_way() -> None:
+    """Beyond max_requests calls are refused, whatever step they have come to."""
+
+    async def go() -> tuple[list[int], list[int]]:
+        async with Busy(max_requests=1) as busy:
+            large, small = busy.world.client().send(GZIPPED), busy.world.client().send(predict())
+            busy.go.set()
+            await until(lambda: bool(large.statuses))
+            return large.statuses, small.statuses
+
+    assert asyncio.run(go()) == ([200], [429])
+
+
+def test_a_body_that_waits_to_be_read_is_answered_at_the_end_of_a_drain() -> None:
+    """Not dropped: the client learns that the server is shutting down."""
+
+    async def go() -> list[int]:
+        async with Busy() as busy:
+            client = busy.world.client().send(GZIPPED)
+            await busy.engine.drain(0.0)
+            return client.statuses
+
+    assert asyncio.run(go()) == [503]
+
+
+def test_a_client_that_goes_while_its_body_is_read_makes_room_at_once() -> None:
+    """The pool finishes what it has begun, for nobody; no model runs."""
+
+    async def go() -> list[InferenceRequest]:
+        async with Busy() as busy:
+            busy.world.client().send(GZIPPED).vanish()
+            await until(lambda: busy.engine.under_way == 0)
+            busy.go.set()
+            await asyncio.get_running_loop().run_in_executor(busy.world.pool, lambda: None)
+            return busy.stage.requests
+
+    assert asyncio.run(go()) == []
+
+
+@pytest.mark.parametrize(
+    ("outputs", "large"),
+    [
+        ({"y": np.zeros(10)}, False),
+        ({"y": np.zeros(50)}, True),
+        ({"y": np.zeros(50, np.float32)}, False),
+        ({"y": np.zeros(10), "a_rather_long_name_that_is_written_for_each_row_of_a_row_answer": np.zeros(10)}, True),
+        ({"y": np.array(["text"] * 50, object)}, True),
+    ],
+)
+def test_an_answer_is_large_by_what_it_weighs_as_text(outputs: Mapping[str, Any], large: bool) -> None:
+    """Digits by datatype, and the names of outputs, which row answers repeat."""
+    assert is_large(InferenceResponse(ModelVersion("m", 1), outputs), 1000) is large
+
+
+def test_a_failure_that_the_engine_has_logged_is_not_logged_again(caplog: pytest.LogCaptureFixture) -> None:
+    """The engine knows the cause; here only what is not yet said in our terms is logged."""
+    with World(plane=HandPlane(by_hand=True)) as world, caplog.at_level(logging.DEBUG):
+        client = world.client().send(predict())
+        world.plane.runs[0].fail(DukouError(Reason.MODEL_FAILED))
+
+    assert client.statuses == [500]
+    assert caplog.records == []

@@ -142,16 +142,30 @@ def test_the_time_of_a_head_starts_with_its_first_byte(world: World) -> None:
 
 
 def test_a_body_that_stands_still_is_answered_408(world: World) -> None:
-    """After body_timeout_s without a byte; bytes start the time anew."""
-    client = world.client().send(predict()[:-5])
+    """After body_timeout_s without a byte; bytes start the time anew, and earn some at 1000 a second."""
+    client = world.client().send(request(body=bytes(1_000_000))[:-500_000])
     world.pass_time(59.0)
-    client.send(PREDICT[-5:-3])
+    client.send(bytes(2))
 
     world.pass_time(59.0)
     assert client.statuses == []
     world.pass_time(3.0)
 
     assert client.statuses == [408]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_body_that_drips_is_answered_408(world: World, known: bool) -> None:
+    """One byte now and then holds no connection: body_timeout_s, and a second for each 1000 bytes, is all there is."""
+    client = world.client().send(*[predict()] * known)
+    before = len(client.statuses)
+    client.send(predict()[:-10])
+
+    for _ in range(4):
+        world.pass_time(19.0)
+        client.send(b" ")
+
+    assert client.statuses[before:] == [408]
 
 
 def test_an_idle_connection_is_closed_without_a_word(world: World) -> None:
@@ -369,6 +383,50 @@ def test_request_ids_differ(world: World) -> None:
         other = another.client().send(predict()).answers()
 
     assert len({said.headers["x-request-id"] for said in mine + other}) == 3
+
+
+def test_half_a_head_does_not_hold_a_drain(slow: World) -> None:
+    """It may never be finished; a request before it is answered first."""
+    alone = slow.client().send(b"POST /predict HT")
+    behind = slow.client().send(predict(), b"POST /predict HT")
+
+    slow.server.connections.drain(lambda: None)
+    slow.plane.runs[0].finish()
+
+    assert alone.transport.closed
+    assert [said.headers.get("connection") for said in behind.answers()] == ["close"]
+    assert behind.transport.closed
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (request(body=b"x" * 2_000_000)[:200], 413, Code.PAYLOAD_TOO_LARGE),
+        (b"nonsense\r\n\r\n", 400, Code.INVALID_ARGUMENT),
+        (request("GET", "/nothing"), 404, Code.NOT_FOUND),
+        (request("DELETE", "/predict"), 405, Code.UNIMPLEMENTED),
+        (request("POST", "/v1/models/iris:regress"), 501, Code.UNIMPLEMENTED),
+        (request("GET", "/" + "a" * 9000), 414, Code.INVALID_ARGUMENT),
+    ],
+)
+def test_what_http_refuses_is_told_to_the_observers(data: bytes, status: int, code: Code) -> None:
+    """Once, without a version."""
+    with World(max_body_bytes=1_000_000) as world:
+        client = world.client().send(data)
+
+    assert client.statuses == [status]
+    assert world.events == [RequestRefused(None, code, 1000.0, 1000.0)]
+
+
+def test_a_client_that_is_too_slow_is_told_to_the_observers(world: World) -> None:
+    """As a deadline, with the time it took."""
+    world.client().send(b"POST /predict HT")
+
+    world.pass_time(25.0)
+
+    (event,) = world.events
+    assert isinstance(event, RequestRefused)
+    assert (event.version, event.code) == (None, Code.DEADLINE_EXCEEDED)
 
 
 def test_draining_closes_what_is_idle_and_answers_what_was_taken(slow: World) -> None:

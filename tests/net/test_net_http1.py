@@ -220,6 +220,14 @@ def test_a_request_behind_a_known_one_is_not_taken_for_it() -> None:
     assert [b"x-other" in head.headers for head, _ in reading.requests] == [False, False, True, False, True]
 
 
+def test_an_upgrade_that_is_not_made_keeps_the_version_that_came() -> None:
+    """HTTP/1.0 stays HTTP/1.0: its connection ends with the answer unless it asked to keep it."""
+    reading = Reading().feed(request("GET", "/", b"", "Connection: Upgrade", "Upgrade: h2c", version="1.0"))
+
+    ((head, _),) = reading.requests
+    assert (head.http10, head.keep_alive) == (True, False)
+
+
 def test_many_requests_for_an_upgrade_are_read_without_recursion() -> None:
     """More than Python's stack is deep."""
     data = request("GET", "/", b"", "Connection: Upgrade", "Upgrade: h2c") * 900

@@ -97,9 +97,9 @@ def test_an_unknown_model_is_404(target: str) -> None:
 def test_a_draining_server_is_not_ready() -> None:
     """Load balancers look elsewhere while it finishes."""
     with World() as world:
-        client = world.client().send(b"GET /v2/health/ready HTTP/1.1\r\n")
+        client = world.client().send(b"GET /v2/health/ready HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
         world.server.connections.drain(lambda: None)
-        client.send(b"Host: a\r\n\r\n")
+        client.send(b"x")
 
     assert client.statuses == [503]
 

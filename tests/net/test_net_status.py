@@ -3,7 +3,7 @@
 import pytest
 
 from dukou.core.errors import Code
-from dukou.net.status import GRPC, HTTP, REASONS, RETRY_AFTER_S, TF_REST
+from dukou.net.status import CODES, GRPC, HTTP, REASONS, RETRY_AFTER_S, TF_REST
 
 
 @pytest.mark.parametrize("statuses", [HTTP, TF_REST, GRPC], ids=["http", "tf_rest", "grpc"])
@@ -34,6 +34,12 @@ def test_every_http_status_of_a_code_has_a_reason_phrase() -> None:
 def test_a_code_has_the_status_that_clients_know(code: Code, http: int, tf_rest: int, grpc: int) -> None:
     """The numbers of HTTP, of TensorFlow Serving's REST interface and of gRPC."""
     assert (HTTP[code], TF_REST[code], GRPC[code]) == (http, tf_rest, grpc)
+
+
+def test_every_refusal_of_http_itself_counts_under_a_code() -> None:
+    """Whatever status it has; of the Codes that share one, the first."""
+    assert {status for status in REASONS if status >= 400} <= set(CODES)
+    assert (CODES[400], CODES[409], CODES[500]) == (Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.INTERNAL)
 
 
 def test_codes_that_pass_by_themselves_say_when_to_ask_again() -> None:

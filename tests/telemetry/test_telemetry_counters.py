@@ -93,6 +93,15 @@ def test_refusals_are_counted_by_code_and_without_a_version_in_block_0(counters:
     assert blocks[1].requests == 2
 
 
+def test_an_answer_that_could_not_be_said_is_one_request(counters: Counters, tmp_path: Path) -> None:
+    """Its execution is counted and so is its error, but it came once."""
+    counters(batch(IRIS, waits_s=(0.5, 0.5)))
+    counters(RequestRefused(IRIS, Code.UNIMPLEMENTED, 1.0, 2.0, executed=True))
+
+    iris = read_all(tmp_path).blocks[1]
+    assert (iris.requests, iris.latency.count, iris.errors) == (2, 2, {Code.UNIMPLEMENTED: 1})
+
+
 def test_a_version_that_is_assigned_no_more_is_counted_to_its_end(counters: Counters, tmp_path: Path) -> None:
     """The last batches of an unloaded version are its own, not nobody's."""
     counters.assign({WINE: 2})

@@ -25,12 +25,17 @@ class BatchRan(msgspec.Struct, frozen=True):
 
 
 class RequestRefused(msgspec.Struct, frozen=True):
-    """A call that got an error: at any step, for any reason. `version` is None when no version was chosen."""
+    """A request that got an error: at any step, for any reason. `version` is None when no version was chosen.
+
+    `executed` says that a version had answered, so that a BatchRan has counted the request already: its answer could
+    not be written, or not in time.
+    """
 
     version: ModelVersion | None
     code: Code
     arrived_s: float
     ended_s: float
+    executed: bool = False
 
 
 class RequestLogged(msgspec.Struct, frozen=True):

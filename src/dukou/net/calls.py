@@ -3,23 +3,24 @@
 import asyncio
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
 from dukou.config import EngineConfig
-from dukou.core.clock import Clock
 from dukou.core.errors import Code, DukouError, Reason
-from dukou.core.event import Observer, RequestRefused
-from dukou.core.message import Context, DataPlane, Draft, InferenceRequest, InferenceResponse, Served
-from dukou.core.version import ModelVersion
-from dukou.net.exchange import Answer, Exchange
+from dukou.core.message import Context, DataPlane, Draft, InferenceResponse
+from dukou.net.exchange import Answer, Exchange, OnRefused
 from dukou.net.routes import Call
-from dukou.wire.codec import Reply
 
-JSON_BYTES_PER_NUMBER = 10
+T = TypeVar("T")
+
+TEXT_PER_BYTE = 3
+"""JSON bytes for each byte of an array: `-1.2345678901234567e-300` and a comma are 24 for the 8 of a FP64."""
+PUNCTUATION_BYTES = 4
 MOST_GZIP_MEMBERS = 16
 
 _log = logging.getLogger("dukou.net")
@@ -29,142 +30,75 @@ _GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15
 class Calls:
     """Answers exchanges by calls of `plane`.
 
-    Small bodies are read on the loop. Bodies above `decode_off_loop_bytes`, compressed bodies and large answers are
-    worked on in `pool`, so that nobody else waits for them.
+    A call is one coroutine from its body to its answer, so what bounds calls (admission, the deadline, the end of a
+    drain, a client that goes) holds at every step of it. Small bodies and answers are read and written on the loop;
+    large ones and compressed bodies in `pool`, which no model may occupy. `on_refused` is told of calls that fail.
     """
 
     def __init__(
-        self,
-        plane: DataPlane,
-        engine: EngineConfig,
-        max_body_bytes: int,
-        *,
-        pool: Executor,
-        clock: Clock,
-        observers: Sequence[Observer] = (),
+        self, plane: DataPlane, engine: EngineConfig, max_body_bytes: int, *, pool: Executor, on_refused: OnRefused
     ) -> None:
         self._plane = plane
         self._max_body_bytes = max_body_bytes
         self._pool = pool
-        self._clock = clock
         self._off_loop_bytes = engine.decode_off_loop_bytes
         self._timeout_s = engine.request_timeout_s
-        self._observers = observers
+        self._on_refused = on_refused
 
     def answer(self, exchange: Exchange, call: Call) -> None:
         """Answer `exchange` once, now or later."""
-        headers = exchange.headers
-        arrived_s = exchange.arrived_s
-        context = Context(exchange.id, arrived_s, arrived_s + self._timeout_s)
+        deadline_s = exchange.arrived_s + self._timeout_s
+        exchange.run = self._plane.start(
+            self._call(exchange, call, deadline_s), partial(self._done, exchange, call), deadline_s
+        )
+
+    async def _call(self, exchange: Exchange, call: Call, deadline_s: float) -> Answer:
+        """The answer to a call. Raises DukouError, and whatever a codec or stage fails with."""
+        assert exchange.head is not None
+        headers = exchange.head.headers
+        codec = call.dialect.codec
+        context = Context(exchange.id, exchange.arrived_s, deadline_s)
         if b"traceparent" in headers:
             context.traceparent = headers[b"traceparent"].decode("latin-1")
-        if len(exchange.body) > self._off_loop_bytes or b"content-encoding" in headers:
-            self._read_off_loop(exchange, call, context)
-            return
-        codec = call.dialect.codec
-        version = None
-        try:
+        in_pool = len(exchange.body) > self._off_loop_bytes or b"content-encoding" in headers
+        if in_pool:
+            draft = await self._in_pool(self._decompress_and_parse, exchange, call)
+        else:
             draft = codec.parse(call.ref, headers, exchange.body)
-            served = self._plane.choose(draft.ref, draft.route_key)
-            version = served.id
-            self._start(exchange, call, served, codec.bind(draft, served, context))
-        except Exception as error:
-            self._fail(exchange, call, version, error)
-
-    def _start(self, exchange: Exchange, call: Call, served: Served, request: InferenceRequest) -> None:
-        assert served.stage is not None, "choose() returns AVAILABLE versions only"
-        on_done = partial(self._done, exchange, call, request)
-        exchange.run = self._plane.start(served.stage.infer(request), on_done, request.context.deadline_s)
-
-    def _done(
-        self,
-        exchange: Exchange,
-        call: Call,
-        request: InferenceRequest,
-        response: InferenceResponse | None,
-        error: BaseException | None,
-    ) -> None:
-        """The outcome of the stages."""
-        if response is None:
-            self._fail(exchange, call, request.version, error or DukouError(Reason.INTERNAL))
-        elif _is_large(response, self._off_loop_bytes):
-            encode = call.dialect.codec.encode
-            future = asyncio.get_running_loop().run_in_executor(self._pool, encode, request, response)
-            exchange.run = future
-            future.add_done_callback(partial(self._encoded, exchange, call, request))
-        else:
-            try:
-                reply = call.dialect.codec.encode(request, response)
-            except Exception as problem:
-                self._fail(exchange, call, request.version, problem)
-            else:
-                exchange.answer(Answer(200, reply.body, reply.content_type, reply.headers))
-
-    def _encoded(
-        self, exchange: Exchange, call: Call, request: InferenceRequest, future: "asyncio.Future[Reply]"
-    ) -> None:
-        """A large answer has been written in the pool."""
-        if future.cancelled():
-            return
-        try:
-            reply = future.result()
-        except Exception as error:
-            self._fail(exchange, call, request.version, error)
-        else:
-            exchange.answer(Answer(200, reply.body, reply.content_type, reply.headers))
-
-    def _read_off_loop(self, exchange: Exchange, call: Call, context: Context) -> None:
-        """Read the body in the pool. The stages start from a callback, as they must not run inside a Task."""
-        coroutine = self._parse_and_bind(exchange, call, context)
-        task = asyncio.get_running_loop().create_task(coroutine)
-        exchange.run = task
-        task.add_done_callback(partial(self._read, exchange, call))
-
-    async def _parse_and_bind(
-        self, exchange: Exchange, call: Call, context: Context
-    ) -> tuple[Served, InferenceRequest | Exception]:
-        loop = asyncio.get_running_loop()
-        draft = await loop.run_in_executor(self._pool, self._decompress_and_parse, exchange, call)
         served = self._plane.choose(draft.ref, draft.route_key)
-        try:
-            return served, await loop.run_in_executor(self._pool, call.dialect.codec.bind, draft, served, context)
-        except Exception as error:
-            return served, error
+        exchange.version = served.id
+        if in_pool:
+            request = await self._in_pool(codec.bind, draft, served, context)
+        else:
+            request = codec.bind(draft, served, context)
+        assert served.stage is not None, "choose() returns AVAILABLE versions only"
+        response = await served.stage.infer(request)
+        exchange.executed = True
+        if is_large(response, self._off_loop_bytes):
+            reply = await self._in_pool(codec.encode, request, response)
+        else:
+            reply = codec.encode(request, response)
+        return Answer(200, reply.body, reply.content_type, reply.headers)
+
+    def _in_pool(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     def _decompress_and_parse(self, exchange: Exchange, call: Call) -> Draft:
         headers = exchange.headers
         body = decompress(headers.get(b"content-encoding", b""), exchange.body, self._max_body_bytes)
         return call.dialect.codec.parse(call.ref, headers, body)
 
-    def _read(
-        self, exchange: Exchange, call: Call, task: "asyncio.Task[tuple[Served, InferenceRequest | Exception]]"
-    ) -> None:
-        """A large body has been read in the pool."""
-        if task.cancelled():
+    def _done(self, exchange: Exchange, call: Call, answer: Answer | None, error: BaseException | None) -> None:
+        """The outcome of a call. A failure that is not yet said in our terms is said, and logged, here."""
+        if answer is not None:
+            exchange.answer(answer)
             return
-        version = None
-        try:
-            served, request = task.result()
-            version = served.id
-            if isinstance(request, Exception):
-                raise request
-            self._start(exchange, call, served, request)
-        except Exception as error:
-            self._fail(exchange, call, version, error)
-
-    def _fail(self, exchange: Exchange, call: Call, version: ModelVersion | None, error: BaseException) -> None:
-        """Answer with an error, tell the observers, and log what only the server may know."""
         if isinstance(error, asyncio.CancelledError):
             error = DukouError(Reason.CANCELLED)
         elif not isinstance(error, DukouError):
-            known = DukouError(Reason.INTERNAL)
-            known.__cause__ = error
-            error = known
-        if error.code in (Code.INTERNAL, Code.DATA_LOSS):
-            _log.error("request %s failed: %s", exchange.id, error, exc_info=error)
-        ended_s = self._clock()
-        for observer in self._observers:
-            observer(RequestRefused(version, error.code, exchange.arrived_s, ended_s))
+            _log.error("request %s failed", exchange.id, exc_info=error)
+            error = DukouError(Reason.INTERNAL)
+        self._on_refused(exchange, error.code)
         exchange.answer(_refusal(exchange, call, error))
 
 
@@ -179,12 +113,15 @@ def _refusal(exchange: Exchange, call: Call, error: DukouError) -> Answer:
     return answer
 
 
-def _is_large(response: InferenceResponse, limit_bytes: int) -> bool:
-    """Whether the answer is more than `limit_bytes` of JSON, guessed at ten bytes a number."""
-    numbers = 0
-    for array in response.outputs.values():
-        numbers += array.size
-    return numbers * JSON_BYTES_PER_NUMBER > limit_bytes
+def is_large(response: InferenceResponse, limit_bytes: int) -> bool:
+    """Whether the answer may be more than `limit_bytes` of JSON; of texts only the number counts, their bytes cost
+    little."""
+    text_bytes = 0
+    for name, array in response.outputs.items():
+        text_bytes += array.nbytes * TEXT_PER_BYTE
+        if array.ndim and len(response.outputs) > 1:
+            text_bytes += len(array) * (len(name) + PUNCTUATION_BYTES)  # rows may be objects with a name for each value
+    return text_bytes > limit_bytes
 
 
 def decompress(encoding: bytes, body: bytes, max_bytes: int) -> bytes:

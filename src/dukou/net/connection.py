@@ -13,11 +13,13 @@ from dukou.config import HttpConfig
 from dukou.core.clock import Clock
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer, RequestLogged
-from dukou.net.exchange import Answer, Exchange, Responder, error_body
+from dukou.net.exchange import Answer, Exchange, OnRefused, Responder, error_body
 from dukou.net.http1 import BETWEEN, BODY, CONTINUE, HEAD, Head, HttpError, RequestReader, ResponseWriter
+from dukou.net.status import CODES
 
 SLICE_BYTES = 65_536
 LINGER_S = 2.0
+SLOWEST_BODY_BYTES_PER_S = 1000.0
 SWEPT_TOGETHER = 256
 
 _log = logging.getLogger("dukou.net")
@@ -34,6 +36,7 @@ class Connections:
         self,
         limits: HttpConfig,
         respond: Responder,
+        on_refused: OnRefused,
         *,
         clock: Clock,
         wall: Clock,
@@ -41,6 +44,7 @@ class Connections:
     ) -> None:
         self.limits = limits
         self.respond = respond
+        self.on_refused = on_refused
         self.clock = clock
         self.log_to = log_to
         self.draining = False
@@ -125,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._ended = False
         self._continue_due = False
         self._read_s = 0.0
-        self._head_s = 0.0
+        self._begun_s = 0.0
         self._heads_begun = 0
         self._written_bytes = 0
         self._taken_bytes = -1
@@ -225,9 +229,9 @@ class Connection(asyncio.Protocol):
             _log.exception("reading a request failed")
             self._refuse(HttpError(500, DukouError(Reason.INTERNAL).what()))
         else:
-            if reader.phase is HEAD and reader.heads_begun != self._heads_begun:
+            if reader.phase is not BETWEEN and reader.heads_begun != self._heads_begun:
                 self._heads_begun = reader.heads_begun
-                self._head_s = self._read_s
+                self._begun_s = self._read_s
 
     def _feed_slices(self, data: bytes) -> None:
         for start in range(0, len(data), SLICE_BYTES):
@@ -244,6 +248,7 @@ class Connection(asyncio.Protocol):
         exchange = Exchange(None, b"", self._shared.new_id(), self._read_s, self._advance, close=True)
         self._waiting.append(exchange)
         exchange.said = Answer(refusal.status, error_body(refusal.detail))
+        self._shared.on_refused(exchange, CODES[refusal.status])
 
     def _pause_reading(self) -> None:
         transport = self._transport
@@ -312,7 +317,7 @@ class Connection(asyncio.Protocol):
         """Whether the answer being written is the last one for other reasons than the request's own."""
         if self._running or self._waiting:
             return False
-        return self._ended or (self._shared.draining and self._reader.phase is BETWEEN)
+        return self._ended or (self._shared.draining and self._reader.phase is not BODY)
 
     def _render(self, exchange: Exchange, answer: Answer, close: bool) -> bytes:
         head = exchange.head
@@ -398,13 +403,16 @@ class Connection(asyncio.Protocol):
             return
         elif self._running or self._waiting or self._read_paused:
             # The client waits for us.
-            self._read_s = self._head_s = now
+            self._read_s = self._begun_s = now
         elif self._reader.phase is HEAD:
-            if now - self._head_s > limits.header_timeout_s:
+            if now - self._begun_s > limits.header_timeout_s:
                 self._time_out("the request's head did not arrive in time")
         elif self._reader.phase is BODY:
+            allowed_s = limits.body_timeout_s + self._reader.body_bytes / SLOWEST_BODY_BYTES_PER_S
             if now - self._read_s > limits.body_timeout_s:
                 self._time_out("the request's body stood still")
+            elif now - self._begun_s > allowed_s:
+                self._time_out("the request's body came too slowly")
         elif now - self._read_s > limits.idle_timeout_s:
             transport.close()
 
@@ -413,8 +421,11 @@ class Connection(asyncio.Protocol):
         self._advance()
 
     def close_when_idle(self) -> None:
-        """Close now if no request is under way; `Connections.draining` closes it later otherwise."""
-        idle = not self._running and not self._waiting and self._reader.phase is BETWEEN
+        """Close now if no request is under way; `Connections.draining` closes it later otherwise.
+
+        Half a head is no request yet: a client that never finishes it would hold a drain for its whole grace.
+        """
+        idle = not self._running and not self._waiting and self._reader.phase is not BODY
         if idle and not self._refused and self._transport is not None:
             self._transport.close()
 

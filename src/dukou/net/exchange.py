@@ -6,12 +6,14 @@ from typing import Protocol, TypeAlias
 import msgspec
 import orjson
 
+from dukou.core.errors import Code
+from dukou.core.version import ModelVersion
 from dukou.net.http1 import Head
 from dukou.wire.codec import JSON, Headers
 
 
 class Cancellable(Protocol):
-    """Something under way: a Run, a Task, a Future."""
+    """Something under way: a Run, a Future."""
 
     def cancel(self) -> object:
         """The caller has gone."""
@@ -35,7 +37,8 @@ class Exchange(msgspec.Struct, eq=False):
     """A request on its way to its answer.
 
     `head` is None for bytes that were no request. `run` is the call under way, to be cancelled when the client goes.
-    `arrived_s` is on the monotonic clock. `close` says that the connection ends with this answer.
+    `arrived_s` is on the monotonic clock. `close` says that the connection ends with this answer. `version` is the one
+    chosen to answer, `executed` says that it has.
     """
 
     head: Head | None
@@ -45,6 +48,8 @@ class Exchange(msgspec.Struct, eq=False):
     on_answer: Callable[[], None]
     close: bool = False
     run: Cancellable | None = None
+    version: ModelVersion | None = None
+    executed: bool = False
     said: Answer | None = None
 
     @property
@@ -61,3 +66,6 @@ class Exchange(msgspec.Struct, eq=False):
 
 Responder: TypeAlias = Callable[[Exchange], None]
 """Answers the exchange once, now or later, from the event loop. Never raises."""
+
+OnRefused: TypeAlias = Callable[[Exchange, Code], None]
+"""Told once of each exchange whose answer is a refusal, for the counts."""

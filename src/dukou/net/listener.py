@@ -13,14 +13,15 @@ from typing import Any
 from dukou.config import EngineConfig, HttpConfig
 from dukou.core.clock import Clock, monotonic
 from dukou.core.clock import wall as wall_clock
-from dukou.core.errors import DukouError, Reason
-from dukou.core.event import Observer
+from dukou.core.errors import Code, DukouError, Reason
+from dukou.core.event import Observer, RequestRefused
 from dukou.core.message import DataPlane
 from dukou.net.calls import Calls
 from dukou.net.connection import Connections
 from dukou.net.exchange import Answer, Exchange, error_body
 from dukou.net.pages import Pages
 from dukou.net.routes import Call, Page, Route, route
+from dukou.net.status import CODES
 
 KNOWN_ROUTES = 1024
 KNOWN_TARGET_BYTES = 256
@@ -33,8 +34,9 @@ _log = logging.getLogger("dukou.net")
 class HttpServer:
     """Serves `plane` over HTTP/1.1.
 
-    `metrics` makes the body of /metrics and runs in `pool`, as large bodies do. `observers` are told of refused calls
-    and, with `access_log`, of every request.
+    `metrics` makes the body of /metrics and runs in `pool`, where large bodies are read and large answers written:
+    a pool of its own, or models would hold them up. `observers` are told of what is refused and, with `access_log`, of
+    every request.
     """
 
     def __init__(
@@ -51,10 +53,17 @@ class HttpServer:
         access_log: bool = False,
     ) -> None:
         self.connections = Connections(
-            http, self._respond, clock=clock, wall=wall, log_to=observers if access_log else ()
+            http,
+            self._respond,
+            self._tell_refused,
+            clock=clock,
+            wall=wall,
+            log_to=observers if access_log else (),
         )
         self._http = http
-        self._calls = Calls(plane, engine, http.max_body_bytes, pool=pool, clock=clock, observers=observers)
+        self._clock = clock
+        self._observers = observers
+        self._calls = Calls(plane, engine, http.max_body_bytes, pool=pool, on_refused=self._tell_refused)
         self._pages = Pages(plane, metrics, pool, lambda: self.connections.draining, lambda: self._scheme)
         self.known_routes: dict[tuple[bytes, bytes], Route] = {}  # method and target to what `route` said of them
         self._scheme = "http"
@@ -121,10 +130,18 @@ class HttpServer:
             elif isinstance(target, Page):
                 self._pages.answer(exchange, target)
             else:
+                if target.status >= 400:
+                    self._tell_refused(exchange, CODES[target.status])
                 exchange.answer(target)
         except Exception:
             _log.exception("request %s failed", exchange.id)
+            self._tell_refused(exchange, Code.INTERNAL)
             exchange.answer(Answer(500, error_body(DukouError(Reason.INTERNAL).what())))
+
+    def _tell_refused(self, exchange: Exchange, code: Code) -> None:
+        event = RequestRefused(exchange.version, code, exchange.arrived_s, self._clock(), exchange.executed)
+        for observer in self._observers:
+            observer(event)
 
     def _find_route(self, key: tuple[bytes, bytes]) -> Route:
         found = route(*key)

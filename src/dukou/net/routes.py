@@ -113,8 +113,8 @@ def _route_other(method: bytes, path: bytes) -> Route:
     if match := _PREDICT.fullmatch(path):
         return _call(method, Call(PLAIN, ModelRef(_name(match[1]) if match[1] else "")))
     if match := _OIP.fullmatch(path):
-        version = int(match[2][:20]) if match[2] else None
-        if version is not None and version > INT64_MAX:
+        version = _int64(match[2]) if match[2] else None
+        if match[2] and version is None:
             return _NOT_FOUND
         ref = ModelRef(_name(match[1]), version)
         if match[3] == b"infer":
@@ -167,9 +167,16 @@ def _route_tf(method: bytes, path: bytes) -> Route:
 
 
 def _tf_ref(name: bytes, version: bytes | None, label: bytes | None) -> ModelRef | Answer:
-    if version is not None and (len(version.lstrip(b"0")) > 19 or int(version) > INT64_MAX):
+    number = _int64(version) if version else None
+    if version and number is None:
         return _refuse_tf(Reason.MALFORMED_REQUEST, f"Failed to convert version: {version.decode('ascii')} to numeric.")
-    return ModelRef(_name(name), int(version) if version else None, _name(label) if label else None)
+    return ModelRef(_name(name), number, _name(label) if label else None)
+
+
+def _int64(digits: bytes) -> int | None:
+    """The number, or None when it is above INT64_MAX. (Python refuses to read thousands of digits, even of zeros.)"""
+    significant = digits.lstrip(b"0") or b"0"
+    return int(significant) if len(significant) <= 19 and int(significant) <= INT64_MAX else None
 
 
 def _refuse_tf(reason: Reason, detail: str) -> Answer:

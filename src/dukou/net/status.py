@@ -47,6 +47,17 @@ GRPC: Mapping[Code, int] = {
 }
 """Code to gRPC status number."""
 
+CODES: Mapping[int, Code] = {
+    **{status: code for code, status in reversed([*HTTP.items()])},
+    405: Code.UNIMPLEMENTED,
+    408: Code.DEADLINE_EXCEEDED,
+    414: Code.INVALID_ARGUMENT,
+    417: Code.INVALID_ARGUMENT,
+    431: Code.PAYLOAD_TOO_LARGE,
+    505: Code.UNIMPLEMENTED,
+}
+"""HTTP status to the Code under which a request is counted that HTTP itself refuses, without a dialect."""
+
 RETRY_AFTER_S: Mapping[Code, int] = {Code.RESOURCE_EXHAUSTED: 1, Code.UNAVAILABLE: 1}
 """For the Codes that pass by themselves: after how many seconds to ask again."""
 

@@ -39,7 +39,7 @@ MOST_BLOCKS = 1024
 
 # Cells of a block, in order. The layout number changes with anything here, so that a file of another layout is not
 # taken for one of this.
-_LAYOUT = 1
+_LAYOUT = 2
 _LATENCY = 0
 _QUEUE = _LATENCY + len(SECONDS) + 1
 _BATCH = _QUEUE + len(SECONDS) + 1
@@ -47,7 +47,8 @@ _ERRORS = _BATCH + len(ROWS) + 1
 _ROW_COUNT = _ERRORS + len(CODES)
 _LATENCY_SUM = _ROW_COUNT + 1
 _QUEUE_SUM = _LATENCY_SUM + 1
-_BLOCK_CELLS = _QUEUE_SUM + 1
+_UNSAID = _QUEUE_SUM + 1
+_BLOCK_CELLS = _UNSAID + 1
 
 _CELL_BYTES = 8
 _HEADER_CELLS = 2  # layout number, process id
@@ -73,18 +74,20 @@ class BlockTotals(msgspec.Struct):
     """What was counted for one version.
 
     `latency` and `queue` are seconds, from a request's arrival to the end and to the start of its execution; `batch`
-    are rows per execution. `errors` counts refused calls by Code; Codes that did not occur are left out.
+    are rows per execution. `errors` counts refused calls by Code; Codes that did not occur are left out. `unsaid` are
+    those among them that had been executed, so `latency` has them too.
     """
 
     latency: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(SECONDS) + 1), 0.0))
     queue: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(SECONDS) + 1), 0.0))
     batch: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(ROWS) + 1), 0.0))
     errors: dict[Code, int] = {}
+    unsaid: int = 0
 
     @property
     def requests(self) -> int:
         """Calls that came to an end, answered or refused."""
-        return self.latency.count + sum(self.errors.values())
+        return self.latency.count + sum(self.errors.values()) - self.unsaid
 
 
 class Totals(msgspec.Struct):
@@ -125,7 +128,9 @@ class Counters:
         if isinstance(event, BatchRan):
             self._count_batch(event)
         elif isinstance(event, RequestRefused):
-            self._counts[self._starts.get(event.version, _HEADER_CELLS) + _CODE_CELL[event.code]] += 1
+            start = self._starts.get(event.version, _HEADER_CELLS)
+            self._counts[start + _CODE_CELL[event.code]] += 1
+            self._counts[start + _UNSAID] += event.executed
 
     def _count_batch(self, event: BatchRan) -> None:
         start = self._starts.get(event.version, _HEADER_CELLS)
@@ -210,6 +215,7 @@ def _add(blocks: dict[int, BlockTotals], block: int, piece: memoryview) -> None:
     _add_histogram(into.latency, counts[_LATENCY:_QUEUE], sums[_LATENCY_SUM])
     _add_histogram(into.queue, counts[_QUEUE:_BATCH], sums[_QUEUE_SUM])
     _add_histogram(into.batch, counts[_BATCH:_ERRORS], counts[_ROW_COUNT])
+    into.unsaid += counts[_UNSAID]
     for code, count in zip(CODES, counts[_ERRORS:_ROW_COUNT], strict=True):
         if count:
             into.errors[code] = into.errors.get(code, 0) + count

@@ -14,8 +14,6 @@ from dukou.core.model import ModelManifest
 from dukou.core.version import ModelVersion
 from dukou.telemetry.counters import ROWS, SECONDS, BlockTotals, Histogram, Totals, read_all
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 
 class Metric(msgspec.Struct, frozen=True):
     """One metric as people look it up: `kind` is counter, gauge or histogram."""
@@ -68,7 +66,7 @@ METRICS = (
 
 
 def render(folder: Path, blocks: Mapping[int, ModelVersion], manifests: Iterable[ModelManifest]) -> bytes:
-    """All metrics as Prometheus text, in UTF-8; see CONTENT_TYPE.
+    """All metrics as Prometheus text, format 0.0.4, in UTF-8.
 
     `folder` holds the workers' counters, `blocks` says which version a block counts for, and `manifests` are those of
     the versions served. Reads files and asks the system about processes: for a thread, not for the loop.
