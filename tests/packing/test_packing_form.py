@@ -11,6 +11,7 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.tensor import Tensors
 from dukou.packing.form import Form, choose_form
 from dukou.packing.pack import ignore
+from dukou.runtimes.domain import FLOAT32_MAX, InputDomain
 from dukou.testing.clock import HandClock
 from dukou.testing.models import FunctionModel
 
@@ -37,7 +38,7 @@ def decide(
         FunctionModel(answer),
         data=data,
         data_name="rows.csv",
-        open_compiled=lambda graph: compiled(graph.precision),
+        open_compiled=lambda graph, domain: compiled(graph.precision),
         report=ignore,
         clock=hand,
     )
@@ -87,14 +88,21 @@ def test_rows_have_gaps_where_the_original_takes_them(name: str, gaps: bool) -> 
     assert bool(np.isnan(form.rows["X"]).any()) is gaps
 
 
-def test_a_form_that_answers_what_the_original_refuses_says_so() -> None:
-    """A graph has no opinion on missing numbers; scikit-learn refuses them."""
+def test_a_form_that_answers_what_the_original_refuses_does_not_serve() -> None:
+    """Were it not told its domain, or did it not keep to it."""
     form = decide("logistic-text", lambda precision: lax("logistic-text"))
 
-    assert form.model is not None
-    assert form.evidence.reason.endswith(
-        "Unlike the original, it answers rows with missing numbers instead of refusing them."
+    assert form.model is None
+    assert form.evidence.reason == (
+        "The original serves: it refuses nan in X[0], which the compiled form would answer."
     )
+
+
+def test_the_domain_of_a_float32_graph_ends_where_float32_does() -> None:
+    """The original's own float64 numbers go further."""
+    form = decide("logistic-text", lambda precision: exact("logistic-text"))
+
+    assert form.domain == {"X": InputDomain(missing=False, infinite=False, largest=FLOAT32_MAX)}
 
 
 def test_float64_is_tried_where_float32_disagrees() -> None:

@@ -18,7 +18,7 @@ from dukou.core.model import Signature, TensorSpec
 from dukou.packing.conversions import own_conversions
 from dukou.packing.derive import positions
 from dukou.packing.graph import UnmatchedError, dress, keep_roots_real, let_trees_take_float32
-from dukou.packing.states import members
+from dukou.runtimes.columns import members
 
 MAX_NODES = 3_000_000
 """Tree nodes beyond which compiling is not tried: the converter needs about 10 µs for each, and memory to match."""

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from dukou.core.model import Signature
 from dukou.core.tensor import DTYPES, Tensors
-from dukou.packing.states import STATES, Chance, Known, columns_told, members, plain, unknown_category, width_of
+from dukou.packing.states import STATES, Chance, Known, columns_told, inside, plain, unknown_category, width_of
+from dukou.runtimes.columns import members
 
 MAX_ROWS = 4096
 MAX_CELLS = 4_000_000
@@ -53,7 +54,7 @@ def _rows(estimator: Any, rows: int, chance: Chance, base: Known | None) -> Know
     """Rows of `estimator`'s input from its fitted state. `base` are plausible rows of the same space, if any."""
     if estimator is None or isinstance(estimator, str):
         return base
-    inner = _inside(estimator)
+    inner = inside(estimator)
     if inner is not None:
         return _rows(inner, rows, chance, base)
     if hasattr(estimator, "steps"):
@@ -69,15 +70,6 @@ def _rows(estimator: Any, rows: int, chance: Chance, base: Known | None) -> Know
     parts = list(_members(estimator))
     found = [known for part in parts[:8] if (known := _rows(part, max(rows // min(len(parts), 8), 16), chance, base))]
     return _together(found, rows, chance) if found else base
-
-
-def _inside(estimator: Any) -> Any:
-    """The one fitted estimator that a search, a threshold tuner or a freezer wraps; None for everything else."""
-    if type(estimator).__name__ == "FrozenEstimator":
-        return estimator.estimator
-    if hasattr(estimator, "estimators_"):
-        return None  # an ensemble's `estimator_` is only the pattern of its members
-    return getattr(estimator, "best_estimator_", getattr(estimator, "estimator_", None))
 
 
 def _members(estimator: Any) -> Iterator[Any]:

@@ -187,6 +187,19 @@ def _answer(model: LoadedModel, signature: Signature, rows: Tensors) -> Tensors 
         raise
 
 
+def answered_row(model: LoadedModel, signature: Signature, rows: Tensors | None) -> Tensors | None:
+    """The first of at most 64 of the rows that the model answers; given rows may hold some that it refuses."""
+    total = count(rows or {})
+    for place in np.unique(np.linspace(0, total - 1, min(total, 64)).astype(int)):
+        row = {name: array[place : place + 1] for name, array in (rows or {}).items()}
+        try:
+            model.infer(signature.name, row, signature.output_names(), {})
+        except DukouError:
+            continue
+        return row
+    return None
+
+
 def count(tensors: Tensors) -> int:
     """How many rows: the size of axis 0."""
     return next((len(array) for array in tensors.values()), 0)

@@ -1,12 +1,10 @@
 """Which form of a model serves, the compiled one or the original, and the sentence that says why."""
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from dukou.core.clock import Clock
 from dukou.core.errors import DukouError
@@ -15,15 +13,13 @@ from dukou.core.runtime import LoadedModel
 from dukou.core.tensor import Tensors
 from dukou.packing.compile import Compiled, NotCompiled, compile_estimator, count_tree_nodes
 from dukou.packing.derive import derive
-from dukou.packing.evidence import FLOAT32, FLOAT64, Comparison, Tolerance, count, judge
+from dukou.packing.domain import find_domain, laxer, odd_rows, within_float32
+from dukou.packing.evidence import FLOAT32, FLOAT64, Comparison, Tolerance, answered_row, count, judge
 from dukou.packing.independence import made_rows
-from dukou.packing.states import UNKNOWN_CATEGORY
+from dukou.runtimes.domain import InputDomain
 
 MAGNITUDES = (1e-3, 1.0, 1e3, 1e6, 1.7e9)
 """Of rows made up to compare a float64 graph: small numbers to unix seconds."""
-
-MAX_GAPS = 64
-"""Columns that are asked whether they may be missing."""
 
 TRIALS = 15
 SLOWER = 1.2
@@ -41,11 +37,13 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 class Form(msgspec.Struct, frozen=True):
-    """What serves: the compiled model (None: the original), its evidence, and the rows that it rests on."""
+    """What serves: the compiled model (None: the original), its evidence, the rows that it rests on, and what the
+    compiled form takes of its inputs."""
 
     model: LoadedModel | None
     evidence: Evidence
     rows: Tensors | None
+    domain: Mapping[str, InputDomain] = {}
 
 
 def choose_form(
@@ -55,20 +53,25 @@ def choose_form(
     *,
     data: Tensors | None,
     data_name: str,
-    open_compiled: Callable[[Compiled], LoadedModel],
+    open_compiled: Callable[[Compiled, Mapping[str, InputDomain]], LoadedModel],
     report: Callable[[str], None],
     clock: Clock,
 ) -> Form:
     """Compile, compare, and decide.
 
-    `open_compiled` loads a compiled form the way serving does and may raise DukouError. The compiled form serves when
-    it agrees on the given rows, else on derived ones; where there are neither, only a float64 graph may.
+    `open_compiled` loads a compiled form the way serving does, with what it is to take of its inputs, and may raise
+    DukouError. The compiled form serves when it agrees on the given rows, else on derived ones; where there are
+    neither, only a float64 graph may. What the original refuses it must refuse too.
     """
     trial = plan(estimator, signature, data, data_name)
     if trial is None:
         return _without_rows(estimator, signature)
+    row = answered_row(original, signature, trial.rows)
+    if row is None:
+        return _original(f"it refused the first rows {trial.said}, so nothing could be compared", trial)
+    domain = find_domain(estimator, original, signature, row)
     if trial.source != "data":
-        trial = msgspec.structs.replace(trial, rows=with_gaps(original, signature, trial.rows))
+        trial = msgspec.structs.replace(trial, rows=odd_rows(domain, trial.rows))
     why = ""
     for precision in trial.precisions:
         report(f"compiling in {precision}")
@@ -77,7 +80,8 @@ def choose_form(
             why = why or compiled.reason
             continue
         try:
-            model = open_compiled(compiled)
+            taken = within_float32(domain) if precision == "float32" else domain
+            model = open_compiled(compiled, taken)
         except DukouError as error:
             why = why or f"ONNX Runtime cannot open its compiled form ({error.facts.get('detail', error)})"
             continue
@@ -89,8 +93,10 @@ def choose_form(
         slow = _slower(original, model, signature, trial.rows, clock)
         if slow:
             return _original(slow, trial)
-        evidence = _agreement(outcome, trial, precision, _laxer(original, model, signature, trial.rows))
-        return Form(model, evidence, trial.rows)
+        answered = laxer(original, model, signature, row)
+        if answered:
+            return _original(f"it refuses {answered}, which the compiled form would answer", trial)
+        return Form(model, _agreement(outcome, trial, precision), trial.rows, taken)
     possible = trial.source != "data" and isinstance(compile_estimator(estimator, signature), Compiled)
     return _original(why, trial, ask_for_data=possible)
 
@@ -119,36 +125,6 @@ def plan(estimator: Any, signature: Signature, data: Tensors | None, data_name: 
     return Trial(rows, "none", "made up at many magnitudes", ("float64",), FLOAT64)
 
 
-def with_gaps(original: LoadedModel, signature: Signature, rows: Tensors) -> Tensors:
-    """The rows, every fourth with a missing number in a column where the original takes that."""
-    row = {name: array[:1] for name, array in rows.items()}
-    cells = [
-        (name, cell)
-        for name, array in row.items()
-        if array.dtype.kind == "f"
-        for cell in range(min(array.size, MAX_GAPS))
-        if _takes(original, signature, row | {name: _gap(array, [0], [cell])})
-    ]
-    if not cells:
-        return rows
-    chance = np.random.default_rng(11)
-    places = np.arange(3, count(rows), 4)
-    picked = chance.integers(0, len(cells), len(places))
-    made = dict(rows)
-    for name in {name for name, _ in cells}:
-        here = [(place, cells[pick][1]) for place, pick in zip(places, picked, strict=True) if cells[pick][0] == name]
-        if here:
-            made[name] = _gap(rows[name], [int(place) for place, _ in here], [cell for _, cell in here])
-    return made
-
-
-def _gap(array: NDArray[Any], rows: Sequence[int], cells: Sequence[int]) -> NDArray[Any]:
-    """A copy with NaN in these cells of these rows; a cell is counted within its row."""
-    holed = array.copy()
-    holed.reshape(len(array), -1)[rows, cells] = np.nan
-    return holed
-
-
 def _made(signature: Signature) -> Tensors | None:
     if any(spec.datatype == "BYTES" for spec in signature.inputs):
         return None
@@ -165,33 +141,7 @@ def _stretched(rows: Tensors, signature: Signature) -> Tensors:
     }
 
 
-def _laxer(original: LoadedModel, compiled: LoadedModel, signature: Signature, rows: Tensors) -> list[str]:
-    """What the original refuses and the compiled form answers, in words."""
-    row = {name: array[:1] for name, array in rows.items()}
-    missing = {name: np.full_like(array, np.nan) if array.dtype.kind == "f" else array for name, array in row.items()}
-    unknown = {
-        name: np.full_like(array, UNKNOWN_CATEGORY) if array.dtype.kind == "O" else array for name, array in row.items()
-    }
-    return [
-        said
-        for said, odd, kind in (("missing numbers", missing, "f"), ("unknown categories", unknown, "O"))
-        if any(array.dtype.kind == kind for array in row.values())
-        and not _takes(original, signature, odd)
-        and _takes(compiled, signature, odd)
-    ]
-
-
-def _takes(model: LoadedModel, signature: Signature, rows: Tensors) -> bool:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            model.infer(signature.name, rows, signature.output_names(), {})
-        except DukouError:
-            return False
-        return True
-
-
-def _agreement(outcome: Comparison, trial: Trial, precision: str, laxer: list[str]) -> Evidence:
+def _agreement(outcome: Comparison, trial: Trial, precision: str) -> Evidence:
     said = f"The compiled form serves: it gave the same answers as the original on {outcome.rows} rows {trial.said}"
     if trial.source == "none":
         said = (
@@ -204,8 +154,6 @@ def _agreement(outcome: Comparison, trial: Trial, precision: str, laxer: list[st
     if precision == "float64" and trial.source != "none":
         details.append("in float64, because float32 was not exact enough")
     reason = f"{said} ({', '.join(details)})." if details else f"{said}."
-    if laxer:
-        reason += f" Unlike the original, it answers rows with {' or '.join(laxer)} instead of refusing them."
     return Evidence(
         form="compiled",
         reason=reason,

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,13 +16,14 @@ from dukou.core.runtime import LoadedModel
 from dukou.core.tensor import Tensors
 from dukou.packing.compile import Compiled
 from dukou.packing.environment import environment
-from dukou.packing.evidence import count
+from dukou.packing.evidence import answered_row
 from dukou.packing.form import choose_form
 from dukou.packing.independence import independence
 from dukou.packing.rows import read_rows
 from dukou.repository.integrity import atomic_folder, sha256, verify
 from dukou.repository.local import classify
 from dukou.repository.manifest import FORMAT, MANIFEST, MAX_VERSION, read_manifest, write_manifest
+from dukou.runtimes.domain import InputDomain
 from dukou.runtimes.registry import runtime
 
 COMPILED = "model.onnx"
@@ -85,6 +87,7 @@ def pack(
             digests={file.relative_to(folder).as_posix(): sha256(file) for file in _files(folder)},
             evidence=packed.evidence,
             original=packed.original,
+            options=packed.options,
             environment=environment(),
             metrics=metrics,
             lineage=lineage,
@@ -131,6 +134,7 @@ class _Packed(msgspec.Struct, frozen=True):
     evidence: Evidence
     probe: Tensors | None
     original: str = ""
+    options: Mapping[str, Any] = {}
 
 
 def _pack_onnx(request: _Request) -> _Packed:
@@ -154,7 +158,7 @@ def _pack_onnx(request: _Request) -> _Packed:
     evidence = Evidence(
         form="original", reason=reason, independent_rows=independent.shown, independence=independent.said
     )
-    return _Packed("onnx", COMPILED, graph.signature, evidence, _answered_row(model, graph.signature, rows), COMPILED)
+    return _Packed("onnx", COMPILED, graph.signature, evidence, answered_row(model, graph.signature, rows), COMPILED)
 
 
 def _pack_sklearn(request: _Request) -> _Packed:
@@ -174,9 +178,9 @@ def _pack_sklearn(request: _Request) -> _Packed:
     shutil.copyfile(source, request.folder / original)
     slow = SklearnModel(estimator, {signature.name: signature})
 
-    def open_compiled(compiled: Compiled) -> LoadedModel:
+    def open_compiled(compiled: Compiled, domain: Mapping[str, InputDomain]) -> LoadedModel:
         (request.folder / COMPILED).write_bytes(compiled.model)
-        return _load_onnx(request.folder, signature)
+        return _load_onnx(request.folder, signature, _options(domain))
 
     data = _given(request, signature)
     with threadpool_limits(1):  # OpenMP's threads wait for one another longer than they compute, rows being few
@@ -195,10 +199,15 @@ def _pack_sklearn(request: _Request) -> _Packed:
     if form.model is None:
         (request.folder / COMPILED).unlink(missing_ok=True)
     evidence = msgspec.structs.replace(form.evidence, independent_rows=independent.shown, independence=independent.said)
-    probe = _answered_row(form.model or slow, signature, form.rows)
+    probe = answered_row(form.model or slow, signature, form.rows)
     if form.model is None:
         return _Packed("sklearn", original, signature, evidence, probe, original)
-    return _Packed("onnx", COMPILED, signature, evidence, probe, original)
+    return _Packed("onnx", COMPILED, signature, evidence, probe, original, _options(form.domain))
+
+
+def _options(domain: Mapping[str, InputDomain]) -> dict[str, Any]:
+    """A compiled form's options, as values that TOML can keep."""
+    return {"domain": msgspec.json.decode(msgspec.json.encode(domain))} if domain else {}
 
 
 def _check_library(request: _Request) -> None:
@@ -236,18 +245,6 @@ def _given(request: _Request, signature: Signature) -> Tensors | None:
     return {name: array[picked] for name, array in rows.inputs.items()}
 
 
-def _answered_row(model: LoadedModel, signature: Signature, rows: Tensors | None) -> Tensors | None:
-    """The first of some rows that the model answers; given rows may hold some that it refuses."""
-    for place in range(min(count(rows), 16) if rows is not None else 0):
-        row = {name: array[place : place + 1] for name, array in (rows or {}).items()}
-        try:
-            model.infer(signature.name, row, signature.output_names(), {})
-        except DukouError:
-            continue
-        return row
-    return None
-
-
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
 
@@ -275,7 +272,7 @@ def _external_data(source: Path) -> list[str]:
     return sorted(named)
 
 
-def _load_onnx(folder: Path, signature: Signature) -> LoadedModel:
+def _load_onnx(folder: Path, signature: Signature, options: Mapping[str, Any] = {}) -> LoadedModel:
     """The folder's compiled form as a LoadedModel, before there is a manifest."""
     manifest = ModelManifest(
         format=FORMAT,
@@ -285,6 +282,7 @@ def _load_onnx(folder: Path, signature: Signature) -> LoadedModel:
         signatures={signature.name: signature},
         digests={},
         evidence=Evidence(form="", reason=""),
+        options=options,
     )
     return runtime("onnx").load(folder, manifest)
 

@@ -7,6 +7,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from dukou.runtimes.columns import members
+
 Chance: TypeAlias = np.random.Generator
 
 UNKNOWN_CATEGORY = "dukou-unknown-category"
@@ -76,11 +78,13 @@ def _is_trees_only(estimator: Any) -> bool:
     return bool(parts) and all(_is_trees_only(part) for part in parts)
 
 
-def members(estimator: Any) -> Iterator[Any]:
-    """The fitted estimators of an ensemble, whether it keeps them in a list, a list of lists or an array."""
-    for part in getattr(estimator, "estimators_", ()):
-        # Pipelines and forests can be iterated over too, but are estimators themselves.
-        yield from part if isinstance(part, list | np.ndarray) else [part]
+def inside(estimator: Any) -> Any:
+    """The one fitted estimator that a search, a threshold tuner or a freezer wraps; None for everything else."""
+    if type(estimator).__name__ == "FrozenEstimator":
+        return estimator.estimator
+    if hasattr(estimator, "estimators_"):
+        return None  # an ensemble's `estimator_` is only the pattern of its members
+    return getattr(estimator, "best_estimator_", getattr(estimator, "estimator_", None))
 
 
 def _starts_from_a_model(estimator: Any) -> bool:

@@ -73,6 +73,12 @@ def _runs_foreign_code(estimator: Any) -> bool:
 
 def strip_names(estimator: Any) -> None:
     """Forget the frame's column names everywhere, so that plain arrays are taken without a warning for each call."""
+    for state in states(estimator):
+        state.pop("feature_names_in_", None)
+
+
+def states(estimator: Any) -> Iterator[dict[str, Any]]:
+    """The attributes of the estimator and of every scikit-learn object inside it, to be read or changed."""
     pending, seen = [estimator], set()
     while pending:
         each = pending.pop()
@@ -87,7 +93,7 @@ def strip_names(estimator: Any) -> None:
             pending.extend(each.flat if each.dtype.kind == "O" else ())
         elif hasattr(each, "get_params") or type(each).__module__.split(".")[0] == "sklearn":
             state = getattr(each, "__dict__", {})
-            state.pop("feature_names_in_", None)
+            yield state
             pending.extend(state.values())
 
 
@@ -118,11 +124,18 @@ def _wrapped(estimator: Any) -> Any:
         if getattr(estimator, attribute, None) is not None:
             return getattr(estimator, attribute)
     for attribute in ("estimators_", "calibrated_classifiers_"):
-        inner = getattr(estimator, attribute, None)
-        if inner is not None and len(inner):
-            first: Any = np.asarray(inner, dtype=object).flat[0]
+        first = next(members(estimator, attribute), None)
+        if first is not None:
             return getattr(first, "estimator", first) if attribute == "calibrated_classifiers_" else first
     return getattr(estimator, "estimator", None)
+
+
+def members(estimator: Any, attribute: str = "estimators_") -> Iterator[Any]:
+    """The fitted estimators of an ensemble, whether it keeps them in a list, a list of lists or an array."""
+    kept = getattr(estimator, attribute, None)
+    for part in () if kept is None else kept:
+        # Pipelines and forests can be iterated over too, but are estimators themselves.
+        yield from part if isinstance(part, list | np.ndarray) else [part]
 
 
 def _takes_documents(estimator: Any) -> bool:

@@ -1,6 +1,5 @@
 """ONNX graphs, run by ONNX Runtime on the CPU."""
 
-import logging
 import mmap
 import os
 import re
@@ -17,8 +16,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import DEFAULT_SIGNATURE, ModelManifest, Signature, TensorSpec
 from dukou.core.tensor import Tensors
-
-_log = logging.getLogger(__name__)
+from dukou.runtimes.domain import Gate, InputDomain, read_domain
+from dukou.runtimes.options import read_threads
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -41,18 +40,22 @@ class OnnxRuntime:
     """Loads `.onnx` files, with their external data where they have some.
 
     Option `threads`: how many threads one inference may use (default 1, because requests are what runs in parallel).
+    Option `domain`: for each input the values that it takes (see `InputDomain`); without it a graph takes all.
     """
 
     def load(self, folder: Path, manifest: ModelManifest, *, trust: bool = False) -> "OnnxModel":
         """Open the graph, which runs no code of its own whether trusted or not.
 
         Raises DukouError ARTIFACT_UNREADABLE, CONFIG_INVALID, or MANIFEST_INVALID when the graph lacks a tensor that
-        the manifest's signatures name.
+        the manifest's signatures name, or the option `domain` is none.
         """
         path = folder / manifest.serving
-        threads = manifest.options.get("threads", 1)
-        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-            raise DukouError(Reason.CONFIG_INVALID, detail=f"option threads is {threads!r}, 1 or more is wanted")
+        threads = read_threads(manifest.options)
+        try:
+            domains = read_domain(manifest.options.get("domain", {}))
+        except ValueError as error:
+            detail = f"its option domain is not valid: {error}"
+            raise DukouError(Reason.MANIFEST_INVALID, path=str(folder), detail=detail) from error
         session = _open(path, threads)
         inputs = {node.name for node in session.get_inputs()}
         outputs = {node.name for node in session.get_outputs()}
@@ -62,17 +65,28 @@ class OnnxRuntime:
             if absent:
                 detail = f"signature {signature.name!r} names {', '.join(absent)}, which {path.name} does not have"
                 raise DukouError(Reason.MANIFEST_INVALID, path=str(folder), detail=detail)
-        return OnnxModel(session, manifest.signatures)
+        return OnnxModel(session, manifest.signatures, domains)
 
 
 class OnnxModel:
     """A LoadedModel. A session may be run from many threads at once; each run computes in the thread that calls it."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, signatures: Mapping[str, Signature]) -> None:
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        signatures: Mapping[str, Signature],
+        domains: Mapping[str, InputDomain],
+    ) -> None:
         self._session = session
         self._signatures = signatures
         self._texts = {
             name: tuple(spec.name for spec in signature.inputs if spec.datatype == "BYTES")
+            for name, signature in signatures.items()
+        }
+        self._gates = {
+            name: tuple(
+                (spec.name, Gate(spec, domains[spec.name])) for spec in signature.inputs if spec.name in domains
+            )
             for name, signature in signatures.items()
         }
 
@@ -93,6 +107,8 @@ class OnnxModel:
         feed = dict(inputs)
         for name in self._texts[signature]:
             feed[name] = _as_text(name, feed[name])
+        for name, gate in self._gates[signature]:
+            gate.check(feed[name])
         try:
             arrays = self._session.run(outputs, feed)
         except Exception as error:  # ONNX Runtime's exceptions share no parent
@@ -109,7 +125,6 @@ class OnnxModel:
             return DukouError(Reason.MODEL_REFUSED_INPUT, detail=_short(error))
         if isinstance(error, UnicodeEncodeError):
             return DukouError(Reason.MODEL_REFUSED_INPUT, detail="a string holds half of a surrogate pair")
-        _log.error("ONNX Runtime failed: %s", error)
         return DukouError(Reason.MODEL_FAILED)
 
 

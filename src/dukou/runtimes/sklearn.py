@@ -1,6 +1,6 @@
 """scikit-learn estimators: their files, their signatures, and serving them as they are where nothing faster may."""
 
-import logging
+import threading
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from sklearn.base import is_outlier_detector, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import DEFAULT_SIGNATURE, ModelManifest, Signature, TensorSpec
 from dukou.core.tensor import DTYPES, Tensors
-from dukou.runtimes.columns import Columns, examples, needs_frame, read_columns, strip_names
+from dukou.runtimes.columns import Columns, examples, needs_frame, read_columns, states, strip_names
 from dukou.runtimes.globals import RefusedError, find
 from dukou.runtimes.inflate import MAX_BYTES
+from dukou.runtimes.options import read_threads
 from dukou.runtimes.pickles import load_pickle
-
-_log = logging.getLogger(__name__)
 
 METHODS: Mapping[str, str] = {
     "label": "predict",
@@ -106,25 +106,39 @@ def differences(manifest: ModelManifest, installed: Mapping[str, str]) -> tuple[
 
 
 class SklearnRuntime:
-    """Loads estimators as they were saved."""
+    """Loads estimators as they were saved.
+
+    Option `threads`: how many threads one call may use (default 1, because requests are what runs in parallel).
+    """
 
     def load(self, folder: Path, manifest: ModelManifest, *, trust: bool = False) -> "SklearnModel":
-        """Open the estimator; `trust` is the operator's word, never the manifest's. Raises as `open_estimator`."""
-        return SklearnModel(open_estimator(folder / manifest.serving, trust=trust), manifest.signatures)
+        """Open the estimator; `trust` is the operator's word, never the manifest's.
+
+        Raises as `open_estimator`, and CONFIG_INVALID.
+        """
+        threads = read_threads(manifest.options)
+        return SklearnModel(open_estimator(folder / manifest.serving, trust=trust), manifest.signatures, threads)
 
 
 class SklearnModel:
     """A LoadedModel. Estimators promise nothing about threads, and Python code holds the interpreter: one at a time.
 
-    It takes the estimator over: one that needs no frame forgets its columns' names (see `strip_names`).
+    It takes the estimator over: one that needs no frame forgets its columns' names (see `strip_names`), and `n_jobs`
+    is `threads` where it was more than one: a forest of 50 trees with n_jobs=-1 answered a row in 13 to 24 ms, in 4
+    without. Threads of BLAS and OpenMP are bounded too, which wait for one another longer than they compute few rows.
     """
 
-    def __init__(self, estimator: Any, signatures: Mapping[str, Signature]) -> None:
+    def __init__(self, estimator: Any, signatures: Mapping[str, Signature], threads: int = 1) -> None:
         self._estimator = estimator
         self._signatures = signatures
+        self._threads = threads
+        self._bounded = threading.local()
         self._frame = needs_frame(estimator)
         if not self._frame:
             strip_names(estimator)
+        for state in states(estimator):
+            if state.get("n_jobs") not in {None, 1}:
+                state["n_jobs"] = threads
 
     @property
     def concurrency(self) -> int:
@@ -141,6 +155,7 @@ class SklearnModel:
     ) -> Tensors:
         """The outputs asked for, and nothing else computed. Raises DukouError MODEL_REFUSED_INPUT, MODEL_FAILED."""
         wanted = self._signatures[signature]
+        self._bound_threads()
         try:
             X = _assemble(inputs, wanted.inputs, self._frame)
             return {
@@ -150,9 +165,14 @@ class SklearnModel:
             }
         except (ValueError, TypeError) as error:
             raise DukouError(Reason.MODEL_REFUSED_INPUT, detail=_sentence(error)) from error
-        except Exception as error:
-            _log.exception("%s failed", type(self._estimator).__name__)
+        except Exception as error:  # an estimator's own code may raise anything
             raise DukouError(Reason.MODEL_FAILED) from error
+
+    def _bound_threads(self) -> None:
+        """Once for each thread that calls, and to last: OpenMP keeps the number by thread, and a call costs 10 µs."""
+        if not hasattr(self._bounded, "done"):
+            threadpool_limits(self._threads)
+            self._bounded.done = True
 
 
 def _inputs(columns: Columns) -> tuple[TensorSpec, ...]:
