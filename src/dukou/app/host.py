@@ -28,6 +28,9 @@ from dukou.runtimes.registry import runtime
 from dukou.telemetry.counters import Counters
 
 _GC_THRESHOLD = 10_000
+_BODY_THREADS = 2
+"""For large bodies and answers and /metrics; more would only take turns, as parsers hold the interpreter."""
+
 _log = logging.getLogger("dukou")
 
 
@@ -42,6 +45,7 @@ class Host:
         self._state = state
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(config.engine.threads or os.cpu_count() or 1, thread_name_prefix="dukou")
+        self._body_pool = ThreadPoolExecutor(_BODY_THREADS, thread_name_prefix="dukou-bodies")
         self._counters = Counters(state, slot)
         watching: tuple[Observer, ...] = (self._counters, *observers)
         self.engine = Engine(config.engine, self._loop, monotonic, watching, self._pool)
@@ -50,7 +54,7 @@ class Host:
             config.http,
             config.engine,
             metrics=self._metrics,
-            pool=self._pool,
+            pool=self._body_pool,
             observers=watching,
             access_log=config.telemetry.access_log,
         )
@@ -93,6 +97,7 @@ class Host:
             async with asyncio.timeout(grace_s):
                 await self.server.drain()
         except TimeoutError:
+            _log.warning("%d requests are not answered after %g s of grace", self.engine.under_way, grace_s)
             await self.engine.drain(0.0)
         self.close()
 
@@ -100,6 +105,7 @@ class Host:
         """Let go of everything."""
         self.server.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._body_pool.shutdown(wait=False, cancel_futures=True)
 
     async def _load(self, assignment: Assignment) -> tuple[Served, LoadReport]:
         begun_s = monotonic()
