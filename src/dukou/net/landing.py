@@ -137,6 +137,7 @@ pre { background: var(--code); border-radius: 6px; padding: .75rem 1rem; margin:
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .35rem 1rem .35rem 0; border-bottom: 1px solid var(--line); }
 th { color: var(--dim); font-weight: 500; } a { color: inherit; }
+.whole { white-space: nowrap; }
 .AVAILABLE { color: var(--good); } .START, .LOADING, .UNLOADING { color: var(--wait); } .END { color: var(--bad); }
 """
 
@@ -155,7 +156,7 @@ def as_html(table: Table, server_version: str, origin: str) -> bytes:
         f"<style>{_STYLE}</style></head>\n<body>\n"
         f"<h1>dukou <small>{escape(server_version)}</small></h1>\n<p>{said} "
         '<span class="dim">See also <a href="/v2/health/ready">readiness</a>, <a href="/metrics">metrics</a>, '
-        "and this page as JSON with <code>Accept: application/json</code>.</span></p>\n"
+        'and this page as JSON with <code class="whole">Accept: application/json</code>.</span></p>\n'
         f"{models}</body>\n</html>\n"
     ).encode()
 
@@ -163,7 +164,7 @@ def as_html(table: Table, server_version: str, origin: str) -> bytes:
 def _model_section(
     name: str, versions: Mapping[int, Served], labels: Mapping[str, int], origin: str, only_model: bool
 ) -> str:
-    rows = "".join(_version_row(served, labels) for served in versions.values())
+    rows = [_version_cells(served, labels) for served in versions.values()]
     answering = next((one for one in versions.values() if one.state is State.AVAILABLE), None)
     shown = answering or next(iter(versions.values()))
     parts = [
@@ -178,30 +179,35 @@ def _model_section(
     return "".join(parts)
 
 
-def _version_row(served: Served, labels: Mapping[str, int]) -> str:
+def _version_cells(served: Served, labels: Mapping[str, int]) -> Sequence[str]:
     state = served.state.value
     why = f'<br><span class="dim">{escape(str(served.error))}</span>' if served.error is not None else ""
     names = ", ".join(escape(label) for label, version in labels.items() if version == served.id.version)
-    return f'<tr><td>{served.id.version}</td><td><span class="{state}">{state}</span>{why}</td><td>{names}</td></tr>'
+    return str(served.id.version), f'<span class="{state}">{state}</span>{why}', names
 
 
 def _signature_section(signature: Signature) -> str:
-    rows = [_tensor_row("input", spec) for spec in signature.inputs]
-    rows += [_tensor_row("output", spec) for spec in signature.outputs]
+    rows = [_tensor_cells("input", spec) for spec in signature.inputs]
+    rows += [_tensor_cells("output", spec) for spec in signature.outputs]
     return f"<h3>Signature <code>{escape(signature.name)}</code></h3>\n" + _table(
-        ("", "Name", "Datatype", "Shape", "Columns"), "".join(rows)
+        ("", "Name", "Datatype", "Shape", "Columns"), rows
     )
 
 
-def _tensor_row(role: str, spec: TensorSpec) -> str:
+def _tensor_cells(role: str, spec: TensorSpec) -> Sequence[str]:
     shape = "any" if spec.shape is None else "[" + ", ".join("any" if n < 0 else str(n) for n in spec.shape) + "]"
-    columns = escape(", ".join(spec.columns))
     return (
-        f'<tr><td class="dim">{role}</td><td><code>{escape(spec.name)}</code></td><td>{escape(spec.datatype)}</td>'
-        f"<td>{shape}</td><td>{columns}</td></tr>"
+        f'<span class="dim">{role}</span>',
+        f"<code>{escape(spec.name)}</code>",
+        escape(spec.datatype),
+        f'<span class="whole">{shape}</span>',
+        escape(", ".join(spec.columns)),
     )
 
 
-def _table(titles: Sequence[str], rows: str) -> str:
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>\n'
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already; a column with nothing in it is left out."""
+    shown = [index for index in range(len(titles)) if any(row[index] for row in rows)]
+    head = "".join(f"<th>{titles[index]}</th>" for index in shown)
+    body = "".join("<tr>" + "".join(f"<td>{row[index]}</td>" for index in shown) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n'
