@@ -39,7 +39,7 @@ def test_a_port_in_use_is_refused_and_nothing_is_left_open() -> None:
         with pytest.raises(DukouError) as caught:
             bind(["127.0.0.1:0", describe(holder)])
 
-        assert caught.value.reason is Reason.CONFIG_INVALID
+        assert caught.value.reason is Reason.NOT_SERVING
         assert describe(holder) in str(caught.value)
         assert "in use" in str(caught.value)
 

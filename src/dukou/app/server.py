@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from dukou.core.link import Applied
 from dukou.core.version import State
 from dukou.net.sockets import describe, open_slots, tls_context
 from dukou.telemetry.counters import clear
+from dukou.telemetry.log import Lines, configure, write_stderr
 
 SETTINGS = "settings.json"
 
@@ -37,7 +39,9 @@ def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Rea
     with state_folder(config.telemetry.state_dir) as state:
         clear(state)  # an earlier server's blocks stood for other versions
         (state / SETTINGS).write_bytes(msgspec.json.encode(config))
-        ending = asyncio.run(_supervise(config, state, report, on_ready))
+        with closing(Lines(write_stderr)) as lines:
+            configure(config.telemetry, lines)
+            ending = asyncio.run(_supervise(config, state, report, on_ready))
     if ending.message:
         raise DukouError(Reason.NOT_SERVING, detail=ending.message)
     return ending.exit_code

@@ -4,12 +4,12 @@ import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from dukou.core.clock import wall
 from dukou.core.errors import DukouError, Reason
 
 LOCK = "lock"
@@ -57,7 +57,7 @@ def remove_stale(parent: Path) -> None:
 
 
 def _remove_if_stale(folder: Path, status: os.stat_result) -> None:
-    if status.st_uid != os.getuid() or time.time() - status.st_mtime < STALE_S:
+    if status.st_uid != os.getuid() or wall() - status.st_mtime < STALE_S:
         return
     with _hold(folder):
         shutil.rmtree(folder, ignore_errors=True)

@@ -79,11 +79,11 @@ def _demo(folder: Path, once: bool, port: int | None) -> int:
     with _served(folder, free_port(PORT) if port is None else port) as (server, url):
         _say("4. Call")
         _call(url)
-        if once:
-            return 0
-        _say(f"Serving {url} until Ctrl-C.")
-        with suppress(KeyboardInterrupt):
-            return server.wait()
+        if not once:
+            _say(f"Serving {url} until Ctrl-C.")
+            with suppress(KeyboardInterrupt):
+                return server.wait()
+    _say("Done, the server has stopped. Without --once it goes on; --folder keeps the files.")
     return 0
 
 

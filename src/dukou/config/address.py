@@ -15,6 +15,8 @@ def parse_address(text: str) -> tuple[str, int | None]:
             raise ValueError(f"{text!r} names no path")
         return text.removeprefix("unix:"), None
     match = _ADDRESS.fullmatch(text)
-    if match is None or int(match["port"]) > 65_535:
+    if match is None:
         raise ValueError(f"{text!r} is not `host:port`, `[v6]:port` or `unix:/path`")
+    if int(match["port"]) > 65_535:
+        raise ValueError(f"{text!r}: the highest port is 65535")
     return match["v6"] or match["host"] or "", int(match["port"])

@@ -107,6 +107,8 @@ class Supervisor:
             if pause_s is None:
                 self._give_up(slot, others_listen)
                 return
+            if self._ending is None:
+                logger.warning("worker %d is started again%s", slot.index, f" in {pause_s:g} s" if pause_s else "")
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._ended.wait()

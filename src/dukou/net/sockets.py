@@ -23,8 +23,8 @@ _WHY = {
 def bind(addresses: Sequence[str], backlog: int = 2048) -> list[socket.socket]:
     """One listening socket for each address; a host name with several addresses gets one for each of them.
 
-    Without SO_REUSEPORT, so that a port in use fails instead of sharing its traffic. Raises DukouError CONFIG_INVALID,
-    with nothing left open.
+    Without SO_REUSEPORT, so that a port in use fails instead of sharing its traffic. Raises DukouError: CONFIG_INVALID
+    for what is no address, NOT_SERVING for what the system refuses; nothing is left open.
     """
     opened: list[socket.socket] = []
     try:
@@ -41,7 +41,7 @@ def bind(addresses: Sequence[str], backlog: int = 2048) -> list[socket.socket]:
 
 
 def open_slots(addresses: Sequence[str], workers: int, backlog: int = 2048) -> list[list[socket.socket]]:
-    """For each worker its listening sockets, one per address. Raises DukouError CONFIG_INVALID, nothing left open.
+    """For each worker its listening sockets, one per address. Raises what `bind` raises.
 
     On Linux a port that was bound exclusively can be shared afterwards: once SO_REUSEPORT is set on the socket that
     holds it, sockets of the same user that have it too may join, also where the port was the system's choice. So the
@@ -63,7 +63,9 @@ def open_slots(addresses: Sequence[str], workers: int, backlog: int = 2048) -> l
         for slot in slots:
             close_all(slot)
         if isinstance(error, OSError):
-            raise _invalid(", ".join(addresses), f"it cannot be shared by several workers: {error.strerror}") from error
+            raise _not_serving(
+                ", ".join(addresses), f"it cannot be shared by several workers: {error.strerror}"
+            ) from error
         raise
     return slots
 
@@ -101,19 +103,19 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
     return context
 
 
-def _invalid(address: str, detail: str) -> DukouError:
-    return DukouError(Reason.CONFIG_INVALID, detail=f"cannot listen on {address}: {detail}")
-
-
 def _parse(address: str) -> tuple[str, int | None]:
     try:
         return parse_address(address)
     except ValueError as error:
-        raise _invalid(address, str(error)) from None
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"cannot listen on {address}: {error}") from None
 
 
 def _refused(address: str, error: OSError) -> DukouError:
-    return _invalid(address, _WHY.get(error.errno or 0) or error.strerror or str(error))
+    return _not_serving(address, _WHY.get(error.errno or 0) or error.strerror or str(error))
+
+
+def _not_serving(address: str, detail: str) -> DukouError:
+    return DukouError(Reason.NOT_SERVING, detail=f"cannot listen on {address}: {detail}")
 
 
 def _resolve(address: str, host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[str, int]]]:
@@ -121,7 +123,7 @@ def _resolve(address: str, host: str, port: int) -> Sequence[tuple[socket.Addres
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise _invalid(address, f"the host is not known: {error}") from error
+        raise _not_serving(address, "the host is not known") from error
     places = list(dict.fromkeys((family, (str(place[0]), port)) for family, _, _, _, place in found))
     return places[:1] if port == 0 else places
 
@@ -172,7 +174,7 @@ def _bind_unix(address: str, path: str, backlog: int) -> socket.socket:
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
-            raise _invalid(address, "a server answers there, or the path is no socket") from error
+            raise _not_serving(address, "a server answers there, or the path is no socket") from error
         raise _refused(address, error) from error
     return listening
 

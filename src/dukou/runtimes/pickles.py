@@ -102,6 +102,8 @@ def _why(path: Path, error: Exception) -> str:
         return "scikit-learn is not installed here; install dukou[sklearn], or serve a packed model, which needs none"
     if stored and stored != installed:
         return f"{explain_mismatch(path, stored, installed)} ({_first_line(error)})"
+    if isinstance(error, ModuleNotFoundError):
+        return f"it needs {error.name}, which is not installed here; a module of your own is found by PYTHONPATH"
     return f"it cannot be loaded ({_first_line(error)})"
 
 
