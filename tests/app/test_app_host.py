@@ -33,9 +33,10 @@ async def ask(port: int, line: bytes, body: bytes = b"") -> bytes:
 
 def test_models_that_take_every_thread_hold_up_neither_large_bodies_nor_metrics(tmp_path: Path) -> None:
     """A large body that is wrong is refused, and the metrics are told, while a slow model runs."""
-    go = threading.Event()
+    running, go = threading.Event(), threading.Event()
 
     def slow(inputs: Tensors) -> Tensors:
+        running.set()
         assert go.wait(10)
         return {"label": np.zeros(1, np.int64)}
 
@@ -49,11 +50,11 @@ def test_models_that_take_every_thread_hold_up_neither_large_bodies_nor_metrics(
         port = listening.getsockname()[1]
         await host.serve([listening])
         async with asyncio.timeout(10):
-            running = asyncio.create_task(ask(port, b"POST /predict", b'{"X":[[1,2,3,4]]}'))
+            asking = asyncio.create_task(ask(port, b"POST /predict", b'{"X":[[1,2,3,4]]}'))
+            await asyncio.to_thread(running.wait, 10)
             large, metrics = await asyncio.gather(ask(port, b"POST /predict", LARGE), ask(port, b"GET /metrics"))
-            assert not running.done()
             go.set()
-            small = await running
+            small = await asking
         host.close()
         listening.close()
         return large, metrics, small

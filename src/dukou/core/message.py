@@ -107,7 +107,7 @@ class DataPlane(Protocol):
 
     def choose(self, ref: ModelRef, route_key: str) -> Served:
         """The version that answers, AVAILABLE. Raises DukouError MODEL_NOT_FOUND, MODEL_UNNAMED, VERSION_NOT_FOUND,
-        LABEL_NOT_FOUND, MODEL_NOT_READY."""
+        LABEL_NOT_FOUND, MODEL_NOT_READY. Of all methods only this one may be called from any thread."""
 
     def start(self, call: Coroutine[Any, Any, T], on_done: OnDone[T], deadline_s: float = float("inf")) -> Run:
         """Run a call's coroutine; `on_done` is called exactly once, perhaps before this returns. What the coroutine may

@@ -29,7 +29,7 @@ _GRAIN_S = 0.01
 class Engine:
     """A DataPlane. It reads the table and never decides what to serve; `swap` replaces the table whole.
 
-    All methods are called on `loop`; models run there and in `pool`, which is the caller's to shut down.
+    All methods but `choose` are called on `loop`; models run there and in `pool`, which is the caller's to shut down.
     """
 
     def __init__(

@@ -12,9 +12,10 @@ import msgspec
 
 from dukou.config import EngineConfig
 from dukou.core.errors import Code, DukouError, Reason
-from dukou.core.message import Context, DataPlane, Draft, InferenceResponse
+from dukou.core.message import Context, DataPlane, InferenceRequest, InferenceResponse, Stage
 from dukou.net.exchange import Answer, Exchange, OnRefused
 from dukou.net.routes import Call
+from dukou.wire.codec import Headers
 
 T = TypeVar("T")
 
@@ -56,37 +57,38 @@ class Calls:
         """The answer to a call. Raises DukouError, and whatever a codec or stage fails with."""
         assert exchange.head is not None
         headers = exchange.head.headers
-        codec = call.dialect.codec
         context = Context(exchange.id, exchange.arrived_s, deadline_s)
         if b"traceparent" in headers:
             context.traceparent = headers[b"traceparent"].decode("latin-1")
-        in_pool = len(exchange.body) > self._off_loop_bytes or b"content-encoding" in headers
-        if in_pool:
-            draft = await self._in_pool(self._decompress_and_parse, exchange, call)
+        if len(exchange.body) > self._off_loop_bytes or b"content-encoding" in headers:
+            stage, request = await self._in_pool(self._read, exchange, call, headers, context)
         else:
-            draft = codec.parse(call.ref, headers, exchange.body)
-        served = self._plane.choose(draft.ref, draft.route_key)
-        exchange.version = served.id
-        if in_pool:
-            request = await self._in_pool(codec.bind, draft, served, context)
-        else:
-            request = codec.bind(draft, served, context)
-        assert served.stage is not None, "choose() returns AVAILABLE versions only"
-        response = await served.stage.infer(request)
+            stage, request = self._read(exchange, call, headers, context)
+        response = await stage.infer(request)
         exchange.executed = True
+        encode = call.dialect.codec.encode
         if is_large(response, self._off_loop_bytes):
-            reply = await self._in_pool(codec.encode, request, response)
+            reply = await self._in_pool(encode, request, response)
         else:
-            reply = codec.encode(request, response)
+            reply = encode(request, response)
         return Answer(200, reply.body, reply.content_type, reply.headers)
+
+    def _read(
+        self, exchange: Exchange, call: Call, headers: Headers, context: Context
+    ) -> tuple[Stage, InferenceRequest]:
+        """What the body asks for, and the stage of the version that answers it."""
+        codec = call.dialect.codec
+        body = exchange.body
+        if b"content-encoding" in headers:
+            body = decompress(headers[b"content-encoding"], body, self._max_body_bytes)
+        draft = codec.parse(call.ref, headers, body)
+        served = self._plane.choose(draft.ref, draft.route_key)
+        assert served.stage is not None, "choose() returns AVAILABLE versions only"
+        exchange.version = served.id
+        return served.stage, codec.bind(draft, served, context)
 
     def _in_pool(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
-
-    def _decompress_and_parse(self, exchange: Exchange, call: Call) -> Draft:
-        headers = exchange.headers
-        body = decompress(headers.get(b"content-encoding", b""), exchange.body, self._max_body_bytes)
-        return call.dialect.codec.parse(call.ref, headers, body)
 
     def _done(self, exchange: Exchange, call: Call, answer: Answer | None, error: BaseException | None) -> None:
         """The outcome of a call. A failure that is not yet said in our terms is said, and logged, here."""
