@@ -54,7 +54,12 @@ class HttpConfig:
     max_connections: int = _setting(16_384, "Connections one worker keeps open; more are closed at once.", least=1)
     max_pipelined: int = _setting(16, "Requests of one connection answered at a time; reading pauses beyond.", least=1)
     header_timeout_s: float = _setting(20.0, "How long a request's head may take to arrive.", unit="s", least=0.1)
-    body_timeout_s: float = _setting(60.0, "How long a body may stand still.", unit="s", least=0.1)
+    body_timeout_s: float = _setting(
+        60.0,
+        "How long a body may stand still, and take in all, beside a second for every 1000 bytes.",
+        unit="s",
+        least=0.1,
+    )
     idle_timeout_s: float = _setting(120.0, "How long a connection without a request stays open.", unit="s", least=0.1)
     write_timeout_s: float = _setting(
         60.0, "How long a client may take nothing of an answer before it is cut off.", unit="s", least=0.1
@@ -85,9 +90,12 @@ class EngineConfig:
         unit="s",
         least=0.0,
     )
-    threads: int = _setting(0, "Threads for models and large bodies; 0 is one per CPU.", least=0, most=1024)
+    threads: int = _setting(0, "Threads for models; 0 is one per CPU.", least=0, most=1024)
     decode_off_loop_bytes: int = _setting(
-        1_048_576, "Bodies above this are decoded in a thread, so that others do not wait.", unit="bytes", least=1
+        65_536,
+        "Bodies above this are read, and answers written, in a thread: small ones are faster without.",
+        unit="bytes",
+        least=1,
     )
 
 
