@@ -92,7 +92,7 @@ class EngineConfig:
     )
     threads: int = _setting(0, "Threads for models; 0 is one per CPU.", least=0, most=1024)
     decode_off_loop_bytes: int = _setting(
-        65_536,
+        131_072,
         "Bodies above this are read, and answers written, in a thread: small ones are faster without.",
         unit="bytes",
         least=1,
