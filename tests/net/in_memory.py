@@ -254,7 +254,7 @@ class World:
         pool: Executor | None = None,
         metrics: Callable[[], bytes] = lambda: b"dukou_up 1\n",
         access_log: bool = False,
-        decode_off_loop_bytes: int = 1_048_576,
+        decode_off_loop_bytes: int = 131_072,
         **limits: Any,
     ) -> None:
         self.plane = plane or HandPlane()

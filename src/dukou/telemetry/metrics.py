@@ -30,7 +30,7 @@ REQUESTS = Metric(
     "dukou_requests_total",
     "counter",
     _VERSION,
-    "Calls that came to an end, answered or refused. Empty labels: no version had been chosen.",
+    "Calls that came to an end, answered or refused. Empty labels: no version was chosen, or HTTP refused the request.",
 )
 ERRORS = Metric("dukou_request_errors_total", "counter", (*_VERSION, "code"), "Calls that were refused, by code.")
 DURATION = Metric(
