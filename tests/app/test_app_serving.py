@@ -1,13 +1,21 @@
 """What serving a packed model opens and imports, and how a server ends."""
 
+import contextlib
+import http.client
 import json
+import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from app_server import Server
+
+from dukou.app.program import program
 
 ROW = '{"X": [[5.1, 3.5, 1.4, 0.2]]}'
 
@@ -113,16 +121,62 @@ def test_counts_are_those_of_all_workers_and_survive_one(repository: Path) -> No
 @pytest.mark.slow
 def test_a_unix_socket_is_served(repository: Path, tmp_path: Path) -> None:
     """`--listen unix:/path` answers there."""
-    import http.client
-    import socket
-
     path = tmp_path / "dukou.sock"
     with Server(repository, "--listen", f"unix:{path}"):
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(str(path))
-        connection.request("POST", "/predict", ROW)
-        answer = connection.getresponse().read()
-        connection.close()
+        answer = ask_by_unix_socket(path)
 
-    assert json.loads(answer) == {"y_pred": [0]}
+    assert answer == {"y_pred": [0]}
+
+
+def ask_by_unix_socket(path: Path) -> object:
+    """The answer to ROW, once a server listens at `path`."""
+    until_s = time.monotonic() + 20
+    connection = http.client.HTTPConnection("localhost")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as connection.sock:
+        connection.sock.settimeout(20)
+        while connection.sock.connect_ex(str(path)) and time.monotonic() < until_s:
+            time.sleep(0.01)
+        connection.request("POST", "/predict", ROW)
+        return json.loads(connection.getresponse().read())
+
+
+@pytest.mark.socket
+@pytest.mark.slow
+def test_nobody_needs_to_read_what_it_says(repository: Path, tmp_path: Path) -> None:
+    """`dukou serve ... 2>&1 | head -1`: announcements and logs go nowhere, requests are answered, the end is clean."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    address = tmp_path / "dukou.sock"
+    server = subprocess.Popen([*program("serve"), repository, "--listen", f"unix:{address}"], stderr=writing)
+    os.close(writing)
+
+    first = ask_by_unix_socket(address)
+    (worker,) = psutil.Process(server.pid).children()
+    worker.kill()
+    worker.wait(20)
+    second = ask_by_unix_socket(address)
+    server.terminate()
+
+    assert (first, second) == ({"y_pred": [0]}, {"y_pred": [0]})
+    assert server.wait(20) == 0
+
+
+@pytest.mark.socket
+@pytest.mark.slow
+def test_sigterm_while_packing_ends_at_once(iris_file: Path, tmp_path: Path) -> None:
+    """The child that packs goes with the server, and leaves nothing half made."""
+    server = subprocess.Popen(
+        [*program("serve"), iris_file, "--port", "0", "--set", f"models.cache_dir={tmp_path}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    assert "opening" in server.stderr.readline()
+    children = psutil.Process(server.pid).children()
+
+    server.terminate()
+    said = server.communicate(timeout=20)[1]
+
+    assert server.returncode == 0
+    assert "Traceback" not in said
+    assert not any(child.is_running() for child in children)

@@ -83,7 +83,8 @@ def _demo(folder: Path, once: bool, port: int | None) -> int:
             _say(f"Serving {url} until Ctrl-C.")
             with suppress(KeyboardInterrupt):
                 return server.wait()
-    _say("Done, the server has stopped. Without --once it goes on; --folder keeps the files.")
+    if once:
+        _say("Done, the server has stopped. Without --once it goes on; --folder keeps the files.")
     return 0
 
 
