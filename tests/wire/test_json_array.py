@@ -177,6 +177,45 @@ def test_a_ragged_row_hidden_in_a_large_body_is_named() -> None:
     assert error.facts["row"] == 5000
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        [np.array([1, 2]), np.array([1.5, 2.5])],
+        [[3, 4], np.array([1, 2])],
+        [[np.array([1, 2])], [[3, 4.5]]],
+        [[[1, 2]], [np.array([3, 4])]],
+        [np.array([2**63 - 1]), np.array([2**63], np.uint64)],
+    ],
+)
+@pytest.mark.parametrize("datatype", ["FP64", "INT64", "UINT64", "BYTES"])
+def test_arrays_among_lists_are_read_as_lists_are(data: Any, datatype: str) -> None:
+    """Rows of a large body are arrays where they are written long, and may hold integers or not."""
+    outcomes = []
+    for one in (data, lists(data)):
+        try:
+            outcomes.append(to_array(one, TensorSpec("X", datatype)).tolist())
+        except DukouError as error:
+            outcomes.append((error.reason, error.facts["row"]))
+
+    assert outcomes[0] == outcomes[1]
+
+
+def lists(data: Any) -> Any:
+    """The same with lists in the place of arrays."""
+    if isinstance(data, list):
+        return [lists(child) for child in data]
+    return data.tolist() if isinstance(data, np.ndarray) else data
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_missing_value_among_integers_is_named(value: float) -> None:
+    """Not the first value, which only came in the same array."""
+    error = refused(np.array([[1.0], [value]]), "INT64")
+
+    assert error.reason is Reason.WRONG_VALUE
+    assert error.facts["row"] == 1
+
+
 def test_more_axes_than_numpy_has_are_refused() -> None:
     """Instead of NumPy's own ValueError."""
     data: Any = 1

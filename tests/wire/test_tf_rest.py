@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import DTYPES
 from dukou.core.version import ModelRef, ModelVersion, State
 from dukou.testing.models import Direct, FunctionModel, manifest, served
-from dukou.wire import tf_rest
+from dukou.wire import tf_errors, tf_rest
 
 REF = ModelRef("m")
 
@@ -242,6 +243,37 @@ def test_a_mistake_in_a_large_body_is_named_as_in_a_small_one() -> None:
     assert "Excepting" not in text_of(json.dumps({"instances": rows, "inputs": 1}).encode())
 
 
+@pytest.mark.parametrize(
+    ("rows", "version", "place"),
+    [
+        ([[1.0, 2.0]] * 50_000 + [[1.0, "x"]], OPEN, 50_000),
+        ([[1.0, "x"], *[[1.0, 2.0]] * 50_000, [1.0]], OPEN, 0),
+        ([[1.0, 2.0]] * 50_000 + [[1.0]], OPEN, 50_000),
+        ([{"x": [1.0] * 3000}] * 30 + [{"x": [1.0] * 3001}], OPEN, 30),
+        ([{"x": [1] * 3000}] * 30 + [{"x": [1.5] * 3000}], of(spec("x", "INT64")), 30),
+        ([{"x": [1.0, 2.0]}] * 30_000 + [{"x": [1.0, None]}], OPEN, 30_000),
+        ([1] * 50_000 + [1.5], of(spec("x", "INT64")), 50_000),
+    ],
+)
+def test_the_mistake_is_named_without_a_walk_through_all_rows(rows: Any, version: Served, place: int) -> None:
+    """A text costs what its element costs: looking at each value once more held up everybody."""
+    body = json.dumps({"instances": rows}).encode()
+    looked_at = 0
+
+    def count_calls(frame: Any, event: str, _: Any) -> None:
+        nonlocal looked_at
+        looked_at += event == "call" and frame.f_globals["__name__"] == tf_errors.__name__
+
+    sys.setprofile(count_calls)
+    try:
+        text = text_of(body, version)
+    finally:
+        sys.setprofile(None)
+
+    assert text.startswith(f"Failed to process element: {place} ")
+    assert looked_at < 50
+
+
 @pytest.mark.parametrize("datatype", ["FP16", "UINT16"])
 def test_datatypes_without_a_json_form_are_unimplemented(datatype: str) -> None:
     """As that server answers."""
@@ -262,9 +294,9 @@ def test_json_is_judged_before_the_model_and_the_tensors_after() -> None:
 
 
 def test_deep_nesting_is_a_clean_refusal() -> None:
-    """Half a million levels do not reach the stack."""
+    """Hundreds of thousands of levels do not reach the stack."""
     with pytest.raises(DukouError) as caught:
-        tf_rest.parse(REF, {}, b'{"instances": ' + b"[" * 500_000 + b"]" * 500_000 + b"}")
+        tf_rest.parse(REF, {}, b'{"instances": ' + b"[" * 400_000 + b"]" * 400_000 + b"}")
 
     assert caught.value.reason is Reason.TOO_DEEP
 
@@ -405,6 +437,25 @@ def test_status_lists_versions_highest_first_with_their_errors() -> None:
     assert every[0]["status"]["error_code"] == "RESOURCE_EXHAUSTED"
     assert every[3]["status"] == {"error_code": "DATA_LOSS", "error_message": str(broken)}
     assert one == [{"version": "2", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}]
+
+
+@given(
+    st.sampled_from(["BOOL", "INT64", "FP32", "FP64"]).flatmap(
+        lambda name: hnp.arrays(DTYPES[name], hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=3))
+    )
+)
+def test_each_row_has_its_own_values(array: Any) -> None:
+    """Whatever the shape: a column is written once and split."""
+    outputs = {"y": array, "s": np.array([f'"],[{row}' for row in range(len(array))], object)}
+    signature = OPEN.manifest.signature("")
+    request = InferenceRequest(ModelVersion("m", 1), signature, {}, ("y", "s"), 1, Context(), reply=True)
+
+    rows = json.loads(tf_rest.encode(request, InferenceResponse(ModelVersion("m", 1), outputs)).body)["predictions"]
+
+    assert len(rows) == len(array)
+    for row, wanted, text in zip(rows, array, outputs["s"], strict=True):
+        np.testing.assert_array_equal(np.array(row["y"], array.dtype).ravel(), wanted.ravel())
+        assert row["s"] == text
 
 
 @pytest.mark.parametrize(

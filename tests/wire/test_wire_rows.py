@@ -117,6 +117,31 @@ def test_all_number_columns_may_come_as_an_array() -> None:
     assert inputs["b"].tolist() == [[2.0], [4.0]]
 
 
+def test_a_column_of_integers_may_come_in_an_array_of_floats() -> None:
+    """JSON says nothing of dtypes: what other columns hold makes no column of integers wrong."""
+    signature = Signature(DEFAULT_SIGNATURE, (TensorSpec("a", "INT64", (-1, 1)), TensorSpec("b", "FP32", (-1, 1))), ())
+
+    inputs = from_rows(np.array([[1, 2.5], [3, np.nan]]), signature)
+
+    assert inputs["a"].tolist() == [[1], [3]]
+    with pytest.raises(DukouError) as caught:
+        from_rows(np.array([[1, 2.5], [3.5, 4]]), signature)
+    assert caught.value.facts["row"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason", "row"),
+    [(np.ones((3, 2)), Reason.WRONG_WIDTH, 0), (np.ones(3), Reason.WRONG_VALUE, 0)],
+)
+def test_an_array_of_another_width_is_refused(rows: Any, reason: Reason, row: int) -> None:
+    """As the same lists would be."""
+    with pytest.raises(DukouError) as caught:
+        from_rows(rows, COLUMNS)
+
+    assert caught.value.reason is reason
+    assert caught.value.facts["row"] == row
+
+
 @pytest.mark.parametrize(
     ("signature", "rows", "reason", "facts"),
     [

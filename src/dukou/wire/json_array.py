@@ -47,21 +47,30 @@ def to_array(data: Any, spec: TensorSpec, numbers: bool = False) -> NDArray[Any]
             pass  # ragged: `flatten` says where
     if isinstance(data, np.ndarray):
         return _from_array(data, spec)
-    if _all_alike(data):
-        return _from_array(np.stack(data), spec)
     leaves, shape = flatten(data, spec.name)
+    if np.ndarray in set(map(type, leaves)):
+        return _stacked(data, spec)
     return _from_leaves(leaves, shape, spec).reshape(shape)
 
 
-def _all_alike(data: Any) -> bool:
-    """Whether this is a list of arrays of one dtype and shape."""
-    if type(data) is not list or not data or not isinstance(data[0], np.ndarray):
-        return False
-    return len({(one.dtype, one.shape) if isinstance(one, np.ndarray) else None for one in data}) == 1
+def _stacked(data: list[Any], spec: TensorSpec) -> NDArray[Any]:
+    """The array of lists that hold arrays, of several dtypes perhaps, beside lists that were too short to be arrays."""
+    arrays: list[NDArray[Any]] = []
+    for row, child in enumerate(data):
+        try:
+            array = to_array(child, spec)
+        except DukouError as error:
+            raise DukouError(error.reason, **(error.facts | {"row": row})) from None
+        if arrays and array.shape != arrays[0].shape:
+            raise DukouError(
+                Reason.RAGGED, tensor=spec.name, row=row, got=list(array.shape), wanted=list(arrays[0].shape)
+            )
+        arrays.append(array)
+    return np.stack(arrays)
 
 
 def flatten(data: Any, tensor: str = "") -> tuple[list[Any], tuple[int, ...]]:
-    """The leaves of nested lists in row-major order, and their shape.
+    """The leaves of nested lists in row-major order, and their shape; where arrays are among lists, as far as to these.
 
     Raises DukouError RAGGED with the row, TOO_DEEP for more axes than NumPy has.
     """
@@ -69,10 +78,7 @@ def flatten(data: Any, tensor: str = "") -> tuple[list[Any], tuple[int, ...]]:
     shape: tuple[int, ...] = ()
     while True:
         kinds = set(map(type, leaves))
-        if np.ndarray in kinds:
-            leaves = [leaf.tolist() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
-            kinds = set(map(type, leaves))
-        if list not in kinds:
+        if list not in kinds or np.ndarray in kinds:
             return leaves, shape
         sizes = set(map(len, leaves)) if len(kinds) == 1 else set()
         if len(sizes) != 1:
@@ -100,7 +106,11 @@ def _from_array(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     wrong = np.ones(array.shape, bool)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        wrong = array != np.trunc(array) if array.dtype.kind == "f" else (array < limits.min) | (array > limits.max)
+        wrong = (
+            ~np.isfinite(array) | (array != np.trunc(array))
+            if array.dtype.kind == "f"
+            else (array < limits.min) | (array > limits.max)
+        )
         if array.dtype.kind != "f" and not wrong.any():
             return array.astype(dtype)
     place = int(np.argmax(wrong))  # the first; 0 where all are whole, but came among numbers with fractions

@@ -4,8 +4,9 @@ What an array costs is a few passes over its bytes in C: nothing is done for eac
 remains is small, whatever the arrays' size, and goes to an ordinary parser.
 """
 
-import os
+import secrets
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import simdjson
@@ -52,7 +53,7 @@ def _stand_in(mark: str, number: int) -> bytes:
 
 def cut(document: bytes, least_bytes: int = LEAST_BYTES, few: int = FEW) -> Cut:
     """The document without its rectangular lists of numbers of `least_bytes` and more than `few` numbers."""
-    result = Cut(document, os.urandom(16).hex(), [], [])
+    result = Cut(document, secrets.token_hex(16), [], [])
     kept, before = [], 0
     for start, end in _candidates(document, least_bytes):
         array = array_of(document[start:end])
@@ -76,14 +77,12 @@ def _candidates(document: bytes, least_bytes: int) -> Iterator[tuple[int, int]]:
     ends = edges[1::2]
     starts = edges[0::2][: len(ends)] + 1
     long = ends - starts >= least_bytes
-    for start, end in zip(starts[long].tolist(), ends[long].tolist(), strict=True):
-        first = document.find(b"[", start, end)
+    for start, stop in zip(starts[long].tolist(), ends[long].tolist(), strict=True):
+        first = document.find(b"[", start, stop)
         if first < 0:
             continue
-        for brace in b"{}":
-            found = document.find(brace, first, end)
-            end = end if found < 0 else found
-        last = document.rfind(b"]", first, end) + 1
+        braces = document.find(b"{", first, stop), document.find(b"}", first, stop)
+        last = document.rfind(b"]", first, min((place for place in braces if place >= 0), default=stop)) + 1
         if last - first >= least_bytes:
             yield first, last
 
@@ -92,12 +91,14 @@ def _quotes(document: bytes) -> NDArray[np.bool_]:
     """For each byte, whether a string begins or ends with it."""
     if b"\\" in document:
         document = document.replace(rb"\\", b"__").replace(rb"\"", b"__")
-    return np.frombuffer(document, np.uint8) == ord('"')
+    quotes: NDArray[np.bool_] = np.frombuffer(document, np.uint8) == ord('"')
+    return quotes
 
 
 def quoted(document: bytes) -> NDArray[np.bool_]:
     """For each byte, whether it belongs to a string."""
-    return np.logical_xor.accumulate(_quotes(document))
+    inside: NDArray[np.bool_] = np.logical_xor.accumulate(_quotes(document))
+    return inside
 
 
 _NUMERIC = b"0123456789+-.eE \t\r\n"
@@ -149,7 +150,11 @@ def _shape(structure: bytes) -> tuple[int, ...] | None:
     return tuple(reversed(shape)) if element == structure else None
 
 
-_KINDS: tuple[tuple[str, type[np.generic]], ...] = (("i", np.int64), ("u", np.uint64), ("d", np.float64))
+_KINDS: tuple[tuple[Literal["i", "u", "d"], type[np.generic]], ...] = (
+    ("i", np.int64),
+    ("u", np.uint64),
+    ("d", np.float64),
+)
 
 
 def _numbers(text: bytes, floats: bool) -> NDArray[np.generic] | None:
@@ -158,6 +163,7 @@ def _numbers(text: bytes, floats: bool) -> NDArray[np.generic] | None:
         document = simdjson.Parser().parse(text)
     except (ValueError, RuntimeError):  # no JSON; too deep, or an integer of more than 64 bits
         return None
+    assert isinstance(document, simdjson.Array), "the text begins with a bracket"
     for kind, dtype in _KINDS[-1:] if floats else _KINDS:
         try:
             return np.frombuffer(document.as_buffer(of_type=kind), dtype)

@@ -30,7 +30,7 @@ def array_text(array: NDArray[Any]) -> bytes:
     """Nested lists of numbers, booleans or strings. Raises UnicodeError for elements that have no UTF-8 form."""
     kind = array.dtype.kind
     if kind in "OUS":
-        return orjson.dumps(texts(array.tolist()), option=_NUMPY)
+        return nested_text(texts(array.tolist()))
     if array.size <= FEW and (kind in "iub" or array.dtype.itemsize == 8):
         text = orjson.dumps(array.tolist())
     elif not array.ndim:
@@ -38,6 +38,11 @@ def array_text(array: NDArray[Any]) -> bytes:
     else:
         text = orjson.dumps(native(array), option=_NUMPY)
     return _with_tokens(text, array) if kind == "f" and b"null" in text else text
+
+
+def nested_text(value: Any) -> bytes:
+    """Nested lists of what `texts` and `in_b64` return."""
+    return orjson.dumps(value, option=_NUMPY)
 
 
 def _with_tokens(text: bytes, array: NDArray[Any]) -> bytes:
@@ -72,14 +77,10 @@ def texts(value: Any) -> Any:
     return text
 
 
-def in_b64(array: NDArray[Any]) -> bytes:
-    """Nested lists of `{"b64": ...}` for an array of strings or bytes. Raises UnicodeError as `array_text` does."""
-    return orjson.dumps(_b64_tree(array.tolist()))
-
-
-def _b64_tree(value: Any) -> Any:
+def in_b64(value: Any) -> Any:
+    """Nested lists of `{"b64": ...}` for nested lists of strings or bytes. Raises UnicodeError as `texts` does."""
     if isinstance(value, list):
-        return [_b64_tree(child) for child in value]
+        return [in_b64(child) for child in value]
     raw = value if isinstance(value, bytes) else str(value).encode()
     return {"b64": base64.b64encode(raw).decode()}
 

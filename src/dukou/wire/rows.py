@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Served
 from dukou.core.model import Signature, TensorSpec
-from dukou.core.tensor import Tensors
+from dukou.core.tensor import DTYPES, Tensors
 from dukou.wire.json_array import is_b64, to_array
 from dukou.wire.json_write import quote
 
@@ -75,8 +75,10 @@ def from_rows(rows: Any, signature: Signature, numbers: bool = False) -> dict[st
         if type(rows) is list and rows and type(rows[0]) is dict and not is_b64(rows[0]):
             return from_records(rows, signature)
         return {spec.name: fit(to_array(rows, spec, numbers), spec)}
-    if not isinstance(rows, list):
-        rows = rows.tolist() if hasattr(rows, "tolist") else rows
+    if isinstance(rows, np.ndarray) and rows.ndim > 1:
+        return _from_matrix(rows, signature)
+    if isinstance(rows, np.ndarray):
+        raise _not_rows(rows[0].item(), 0)
     if type(rows) is not list or not rows:
         raise DukouError(Reason.NO_ROWS) if rows == [] else _not_rows(rows, 0)
     if type(rows[0]) is dict:
@@ -88,6 +90,26 @@ def from_rows(rows: Any, signature: Signature, numbers: bool = False) -> dict[st
             raise DukouError(Reason.WRONG_WIDTH, row=place, got=len(row), wanted=len(specs))
     columns = zip(*rows, strict=True)
     return {spec.name: fit(to_array(list(column), spec), spec) for spec, column in zip(specs, columns, strict=True)}
+
+
+def _from_matrix(rows: NDArray[Any], signature: Signature) -> dict[str, NDArray[Any]]:
+    specs = signature.inputs
+    if rows.shape[1] != len(specs):
+        raise DukouError(Reason.WRONG_WIDTH, row=0, got=rows.shape[1], wanted=len(specs))
+    inputs = {}
+    for place, spec in enumerate(specs):
+        column = rows[:, place]
+        if DTYPES[spec.datatype].kind in "iu":
+            column = _as_integers(column)
+        inputs[spec.name] = fit(to_array(column, spec), spec)
+    return inputs
+
+
+def _as_integers(column: NDArray[Any]) -> NDArray[Any]:
+    """A column of integers, which are floats because another column holds some; others as they are."""
+    if column.dtype.kind != "f" or not ((np.abs(column) < 2**53) & (column == np.trunc(column))).all():
+        return column
+    return column.astype(np.int64)
 
 
 def from_records(records: Sequence[Any], signature: Signature) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import TensorSpec
 from dukou.core.tensor import DTYPES
-from dukou.wire.json_array import from_b64, is_b64
+from dukou.wire.json_array import from_b64, is_b64, to_array
 from dukou.wire.json_write import quote
 
 TYPES: Mapping[str, str] = {
@@ -36,11 +36,12 @@ TYPES: Mapping[str, str] = {
 
 def in_instances(elements: Any, spec: TensorSpec, error: DukouError, key: str = "") -> DukouError:
     """`error`, found in the elements of an `instances` list (under `key` of each), in TensorFlow Serving's words."""
-    elements = elements.tolist() if isinstance(elements, np.ndarray) else elements
-    first: tuple[int, ...] | None = None
-    for place, element in enumerate(elements):
+    error = _first(elements, spec, error)
+    place: int = error.facts.get("row") or 0
+    first = _first_shape(elements[place - 1]) if place else None
+    for element in elements[place:]:
         shape = _first_shape(element)
-        text = _fault(element, 0, shape, spec)
+        text = _fault(element, 0, shape, spec, error)
         if text is None and first is not None and math.prod(shape) != math.prod(first):
             text = f"Expecting tensor size: {math.prod(first)} but got: {math.prod(shape)}"
         elif text is None and first is not None and shape != first:
@@ -50,12 +51,24 @@ def in_instances(elements: Any, spec: TensorSpec, error: DukouError, key: str = 
             text = f"Failed to process element: {where} of 'instances' list. Error: INVALID_ARGUMENT: {text}"
             return DukouError(error.reason, **(error.facts | {"row": place, "text": text}))
         first = shape
+        place += 1
+    return error
+
+
+def _first(elements: Any, spec: TensorSpec, error: DukouError) -> DukouError:
+    """The first mistake: one of another kind than `error`, which was looked for later, may stand before it."""
+    while type(elements) is list and (place := error.facts.get("row")):
+        try:
+            to_array(elements[:place], spec)
+            break
+        except DukouError as earlier:
+            error = earlier
     return error
 
 
 def in_inputs(value: Any, spec: TensorSpec, error: DukouError) -> DukouError:
     """`error`, found in a value of `inputs`, in TensorFlow Serving's words."""
-    text = _fault(value, 0, _first_shape(value), spec)
+    text = _fault(value, 0, _first_shape(value), spec, error)
     return error if text is None else DukouError(error.reason, **(error.facts | {"text": text}))
 
 
@@ -68,34 +81,57 @@ def unsupported(value: Any, spec: TensorSpec) -> DukouError:
 def _first_shape(value: Any) -> tuple[int, ...]:
     """The shape as the first elements have it."""
     shape = []
-    while isinstance(value, list | np.ndarray):
+    while isinstance(value, list):
         shape.append(len(value))
         if not len(value):
             break
         value = value[0]
-    return tuple(shape)
+    return (*shape, *value.shape) if isinstance(value, np.ndarray) else tuple(shape)
 
 
-def _fault(value: Any, level: int, shape: Sequence[int], spec: TensorSpec) -> str | None:
-    """What is wrong with a value that should be a tensor of `shape`; None where nothing is."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
+def _fault(value: Any, level: int, shape: Sequence[int], spec: TensorSpec, error: DukouError) -> str | None:
+    """What is wrong with a value that should be a tensor of `shape`; None where nothing is.
+
+    `error` says what was found wrong first; the numbers of an array are not searched again for it.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        if value.shape == tuple(shape[level:]):
+            return _not_of_type(error.facts["got"], "Number", spec) if error.reason is Reason.WRONG_VALUE else None
+        return _array_fault(value, level, shape)
     if type(value) is not list:
-        if level != len(shape):
-            return (
-                f"JSON Value: {quote(value)} found at incorrect level: {level + 1} in the JSON DOM. "
-                f"Expected at level: {len(shape)}"
-            )
-        return _leaf_fault(value, spec)
+        return _leaf_fault(value, spec) if level == len(shape) else _at_wrong_level(value, level, shape)
+    fault = _list_fault(len(value), level, shape)
+    if fault is not None:
+        return fault
+    for child in value:
+        fault = _fault(child, level + 1, shape, spec, error)
+        if fault is not None:
+            return fault
+    return None
+
+
+def _array_fault(array: Any, level: int, shape: Sequence[int]) -> str | None:
+    for size in array.shape:
+        fault = _list_fault(size, level, shape)
+        if fault is not None or not size:
+            return fault
+        level += 1
+    return _at_wrong_level(array.flat[0].item(), level, shape)
+
+
+def _list_fault(size: int, level: int, shape: Sequence[int]) -> str | None:
     if level >= len(shape):
         return f"Encountered list at unexpected level: {level} expected < {len(shape)}"
-    if len(value) != shape[level]:
-        return f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
-    for child in value:
-        text = _fault(child, level + 1, shape, spec)
-        if text is not None:
-            return text
+    if size != shape[level]:
+        return f"Encountered list at unexpected size: {size} at level: {level} expected size: {shape[level]}"
     return None
+
+
+def _at_wrong_level(value: Any, level: int, shape: Sequence[int]) -> str:
+    return (
+        f"JSON Value: {quote(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+        f"Expected at level: {len(shape)}"
+    )
 
 
 def _leaf_fault(value: Any, spec: TensorSpec) -> str | None:
@@ -117,7 +153,11 @@ def _leaf_fault(value: Any, spec: TensorSpec) -> str | None:
         limits = np.iinfo(DTYPES[spec.datatype])
         if limits.min <= value <= limits.max:
             return None
-    return f"JSON Value: {quote(value)} Type: {_type(value)} is not of expected type: {TYPES[spec.datatype]}"
+    return _not_of_type(quote(value), _type(value), spec)
+
+
+def _not_of_type(quoted: str, kind: str, spec: TensorSpec) -> str:
+    return f"JSON Value: {quoted} Type: {kind} is not of expected type: {TYPES[spec.datatype]}"
 
 
 def _type(value: Any) -> str:

@@ -22,7 +22,7 @@ from dukou.wire import tf_errors
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_array import Numbers, is_b64, to_array
 from dukou.wire.json_text import decode, read
-from dukou.wire.json_write import array_text, error_text, in_b64, quote, six_digit_text
+from dukou.wire.json_write import array_text, error_text, in_b64, nested_text, quote, six_digit_text, texts
 from dukou.wire.rows import count, fit, from_records
 
 
@@ -102,8 +102,9 @@ def _from_instances(elements: Any, signature: Signature, said: _Predict) -> dict
     try:
         return {spec.name: _typed(elements, spec, said.numbers)}
     except DukouError as error:
-        for place, element in enumerate(elements):
-            if _is_named(element):
+        if type(elements) is list:
+            place = next((place for place, element in enumerate(elements) if _is_named(element)), None)
+            if place is not None:
                 raise _says(f"Expecting value/list but got object at item {place} of input list") from None
         raise _explained(error, tf_errors.in_instances, elements, spec) from None
 
@@ -212,10 +213,13 @@ def _text(name: str, array: NDArray[Any]) -> bytes:
     kind = array.dtype.kind
     if kind == "f":
         return six_digit_text(array)
-    if kind not in "OUS":
-        return array_text(array)
+    return nested_text(_strings(name, array)) if kind in "OUS" else array_text(array)
+
+
+def _strings(name: str, array: NDArray[Any]) -> Any:
+    """Nested lists of what stands for strings."""
     try:
-        return in_b64(array) if name.endswith("_bytes") else array_text(array)
+        return (in_b64 if name.endswith("_bytes") else texts)(array.tolist())
     except UnicodeError:
         detail = f"output {name!r} holds bytes that are not UTF-8; an output whose name ends in _bytes may"
         raise DukouError(Reason.NOT_SUPPORTED, detail=detail) from None
@@ -224,9 +228,14 @@ def _text(name: str, array: NDArray[Any]) -> bytes:
 def _row_texts(name: str, array: NDArray[Any]) -> list[bytes]:
     """`"name":value` for each row."""
     prefix = orjson.dumps(name) + b":"
-    if array.ndim == 1 and array.dtype.kind not in "OUS" and len(array):
-        return [prefix + text for text in _text(name, array)[1:-1].split(b",")]
-    return [prefix + _text(name, array[row : row + 1])[1:-1] for row in range(len(array))]
+    if array.dtype.kind in "OUS":
+        return [prefix + nested_text(row) for row in _strings(name, array)]
+    if not array.size:
+        return [prefix + _text(name, row) for row in array]
+    opening, closing = b"[" * (array.ndim - 1), b"]" * (array.ndim - 1)
+    rows = _text(name, array)[array.ndim : -array.ndim].split(closing + b"," + opening)
+    opening = prefix + opening
+    return [opening + row + closing for row in rows]
 
 
 def refuse(error: DukouError) -> bytes:
