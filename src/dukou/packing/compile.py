@@ -29,6 +29,10 @@ MAX_BYTES = 1 << 30
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 """ai.onnx.ml 3 is the newest that the converters of outlier detectors know; every ONNX Runtime we support reads it."""
 
+WORDS = {r"(?u)\b\w\w+\b": r"[\p{L}\p{N}_]{2,}", r"(?u)\b\w+\b": r"[\p{L}\p{N}_]+"}
+"""Python's patterns of words in the words of RE2, where `\\w` is ASCII. The converter's own pattern cuts "naïve" in two
+and keeps words of one letter, which scikit-learn drops before it makes pairs of words."""
+
 
 class Compiled(msgspec.Struct, frozen=True):
     """An ONNX model, serialized. `precision` is "float32" or "float64": what it computes in."""
@@ -129,6 +133,8 @@ def _convert(estimator: Any, signature: Signature, precision: str) -> Any:
     for text in _vectorizers(estimator):
         # ONNX Runtime has no locale but C in slim containers, and fails at load with the converter's default en_US.
         options[id(text)] = {"locale": "C"}
+        if text.analyzer == "word" and text.token_pattern in WORDS:
+            options[id(text)]["tokenexp"] = WORDS[text.token_pattern]
     model = convert_sklearn(
         estimator,
         name="dukou",

@@ -17,10 +17,12 @@ def own_conversions() -> dict[type, Callable[[Any, Any, Any], None]]:
     from sklearn import ensemble, tree
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import OneHotEncoder
 
     return {
         LogisticRegression: _convert_logistic,
         SimpleImputer: _convert_imputer,
+        OneHotEncoder: _convert_one_hot,
         ensemble.HistGradientBoostingClassifier: _convert_histogram_trees,
         ensemble.HistGradientBoostingRegressor: _convert_histogram_trees,
         ensemble.IsolationForest: _convert_isolation_forest,
@@ -125,6 +127,35 @@ def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
     container.add_initializer(values, kind, [1, len(model.statistics_)], model.statistics_.tolist())
     container.add_node("IsNaN", [source], [missing], op_version=13)
     container.add_node("Where", [missing, values, source], [target], op_version=16)
+
+
+def _convert_one_hot(scope: Any, operator: Any, container: Any) -> None:
+    """Each number compared with each category. The converter makes whole numbers of them first: to it 4.3 is the
+    category 4, where scikit-learn sees an unknown one; and categories like 0.5 it does not know.
+
+    It still does the rest: text, missing numbers as a category, infrequent categories.
+    """
+    model = operator.raw_operator
+    kind = _kind(operator)
+    numbers = all(known.dtype.kind in "biuf" and not np.isnan(known).any() for known in model.categories_)
+    if not numbers or kind not in {FLOAT, DOUBLE} or len(operator.inputs) != 1 or model.min_frequency is not None:
+        _convert_inside(container, scope, operator)
+        return
+    dropped = [None] * len(model.categories_) if model.drop_idx_ is None else model.drop_idx_
+    kept = [
+        np.delete(known, [] if gone is None else gone) for known, gone in zip(model.categories_, dropped, strict=True)
+    ]
+    columns = np.repeat(np.arange(len(kept)), [len(known) for known in kept])
+    names = {name: scope.get_unique_variable_name(name) for name in ("columns", "categories", "spread", "equal")}
+    container.add_initializer(names["columns"], INT64, [len(columns)], columns.tolist())
+    values = np.concatenate(kept).astype(np.float64).tolist()
+    container.add_initializer(names["categories"], kind, [1, len(columns)], values)
+    container.add_node(
+        "Gather", [operator.inputs[0].full_name, names["columns"]], [names["spread"]], op_version=13, axis=1
+    )
+    container.add_node("Equal", [names["spread"], names["categories"]], [names["equal"]], op_version=13)
+    made = _kind_of(operator.outputs[0])
+    container.add_node("Cast", [names["equal"]], [operator.outputs[0].full_name], op_version=13, to=made)
 
 
 def _convert_isolation_forest(scope: Any, operator: Any, container: Any) -> None:
@@ -253,9 +284,13 @@ def _float64_tensor(name: str, values: Any) -> Any:
 
 def _kind(operator: Any) -> int:
     """The ONNX number of the type that an operator's first input has."""
+    return _kind_of(operator.inputs[0])
+
+
+def _kind_of(variable: Any) -> int:
     from skl2onnx.common.data_types import guess_proto_type
 
-    return int(guess_proto_type(operator.inputs[0].type))
+    return int(guess_proto_type(variable.type))
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,8 @@ from dukou.packing.independence import made_rows
 from dukou.runtimes.domain import InputDomain
 
 MAGNITUDES = (1e-3, 1.0, 1e3, 1e6, 1.7e9)
-"""Of rows made up to compare a float64 graph: small numbers to unix seconds."""
+"""Of rows made up to compare a float64 graph: small numbers to unix seconds. There is a row of zeros too, which has no
+length or share to divide by."""
 
 TRIALS = 15
 SLOWER = 1.2
@@ -129,12 +130,13 @@ def _made(signature: Signature) -> Tensors | None:
     if any(spec.datatype == "BYTES" for spec in signature.inputs):
         return None
     parts = [made_rows(signature, 64, magnitude) for magnitude in MAGNITUDES]
+    parts.append({name: np.zeros_like(array[:1]) for name, array in parts[0].items()})
     return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in signature.inputs}
 
 
 def _stretched(rows: Tensors, signature: Signature) -> Tensors:
-    """The rows with every float column multiplied by a magnitude that changes from row to row."""
-    turn = np.resize(np.asarray(MAGNITUDES), count(rows))
+    """The rows with every float column multiplied by a magnitude, or by zero, that changes from row to row."""
+    turn = np.resize(np.asarray([*MAGNITUDES, 0.0]), count(rows))
     return {
         name: array * turn.reshape(-1, *[1] * (array.ndim - 1)) if array.dtype.kind == "f" else array
         for name, array in rows.items()

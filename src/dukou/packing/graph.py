@@ -8,7 +8,7 @@ import numpy as np
 from dukou.core.model import Signature, TensorSpec
 from dukou.core.tensor import DTYPES
 
-FLOAT, INT64, STRING, DOUBLE = 1, 7, 8, 11
+UNDEFINED, FLOAT, INT64, STRING, DOUBLE = 0, 1, 7, 8, 11
 """ONNX's numbers of element types."""
 
 FLOAT64_TREES = "float64/"
@@ -99,6 +99,8 @@ def dress(model: Any, signature: Signature) -> Any:
     after: list[Any] = []
     for spec, name in zip(signature.outputs, chosen, strict=True):
         kind, sizes = _told(next(value for value in made if value.name == name))
+        if kind in {FLOAT, DOUBLE}:
+            kind = UNDEFINED  # behind an encoder the converter says float64 of what is float32
         after += _bridge((renamed[name], kind, sizes), (spec.name, _element(spec), _sizes(spec)), constants)
     kept = [*before, *graph.node, *after]
     dressed = helper.make_graph(

@@ -185,28 +185,29 @@ def _from_categories(estimator: Any, rows: int, chance: Chance, base: Known | No
             return None
         values[:, column] = chance.choice(choices, rows)
         if estimator.handle_unknown != "error":
-            unknown = chance.uniform(size=rows) < 0.05
-            values[unknown, column] = unknown_category(choices)
+            unknown = np.flatnonzero(chance.uniform(size=rows) < 0.05)
+            values[unknown, column] = chance.choice(np.array(_unknown_categories(choices), dtype=object), len(unknown))
     return plain(values) if not isinstance(values[0, 0], str) else values
 
 
 def _from_vocabulary(estimator: Any, rows: int, chance: Chance, base: Known | None) -> NDArray[Any] | None:
-    """Texts of one to thirty words of the fitted vocabulary and some others, joined as in writing."""
+    """Texts of no to thirty words of the fitted vocabulary and some others, joined as in writing."""
     vocabulary = getattr(estimator, "vocabulary_", None)
     if not isinstance(vocabulary, dict) or not hasattr(estimator, "token_pattern"):
         return None
     words = np.array([*sorted(vocabulary), *_ODD_WORDS], dtype=object)
     texts = []
     for turn in range(min(rows, 512)):
-        chosen = chance.choice(words, chance.integers(1, 31))
+        chosen = chance.choice(words, chance.integers(0, 31))
         text = "".join(word + joint for word, joint in zip(chosen, chance.choice(_JOINTS, len(chosen)), strict=True))
-        texts.append(text.capitalize() if turn % 3 == 0 else text)
+        texts.append(_STYLES[turn % len(_STYLES)](text))
     return np.array(texts, dtype=object).reshape(-1, 1)
 
 
 _ODD_WORDS = ("unheardof", "don't", "café", "naïve", "3.14", "x", "日本語")
-_JOINTS = (" ", " ", " ", " ", ", ", ". ", "-", "\n", "\t", "/", "'", "  ")
-"""What real texts hold besides their words, and where tokenizers differ."""
+_JOINTS = (" ", " ", " ", " ", ", ", ". ", "-", "\n", "\t", "/", "'", "  ", "é", " a ")
+_STYLES = (str.capitalize, str, str.upper, str, str, lambda text: text[: len(text) // 8])
+"""What real texts hold besides their words, and where tokenizers differ; the last makes short and empty ones."""
 
 
 def _from_counts(estimator: Any, rows: int, chance: Chance, base: Known | None) -> NDArray[np.float64] | None:
@@ -246,4 +247,14 @@ def width_of(estimator: Any) -> int:
 
 def unknown_category(known: Any) -> Any:
     """A category that is none of `known`, of their kind."""
-    return UNKNOWN_CATEGORY if any(isinstance(item, str) for item in known) else max(known) + 1
+    return _unknown_categories(known)[0]
+
+
+def _unknown_categories(known: Any) -> list[Any]:
+    """Categories that are none of `known`, of their kind: numbers beyond, between whole ones, and just beside broken
+    ones."""
+    if any(isinstance(item, str) for item in known):
+        return [UNKNOWN_CATEGORY]
+    between = [item + 0.25 for item in known if item + 0.25 not in known]
+    beside = [float(np.nextafter(item, np.inf)) for item in known if float(item) % 1]
+    return [max(known) + 1, *between[:32], *beside[:32]]
