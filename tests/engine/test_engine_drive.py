@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dukou.core.clock import monotonic
 from dukou.core.errors import DukouError, Reason
-from dukou.engine.drive import Driver, Slot
+from dukou.engine.drive import Driver, Slot, resume_all
 from dukou.testing.clock import HandClock
 
 Runner = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
@@ -157,6 +157,97 @@ class TestAnswers:
 
             assert isinstance(told.error, SystemExit)
             assert after.value == 1
+
+        on_loop(main)
+
+
+class TestBatches:
+    """Many slots answered at once."""
+
+    def test_every_slot_gets_its_own_value(self, on_loop: Runner) -> None:
+        """Awaited by this driver, by another one, by a Task, or not yet."""
+
+        async def main() -> None:
+            drivers, slots = [new_driver(), new_driver()], [Slot[int]() for _ in range(6)]
+            told = [Told() for _ in range(4)]
+            for place in range(4):
+                drivers[place % 2].start(await_it(slots[place]), told[place])
+            task = asyncio.create_task(await_it(slots[4]))
+            await iterations(1)
+
+            resume_all(slots, range(6))
+
+            assert [(one.value, one.times) for one in told] == [(0, 1), (1, 1), (2, 1), (3, 1)]
+            assert await task == 4
+            assert await slots[5] == 5
+            assert [driver.live for driver in drivers] == [0, 0]
+
+        on_loop(main)
+
+    def test_those_who_have_gone_are_passed_over(self, on_loop: Runner) -> None:
+        """And the others are told."""
+
+        async def main() -> None:
+            driver, slots, told = new_driver(), [Slot[int]() for _ in range(3)], [Told() for _ in range(3)]
+            runs = [driver.start(await_it(slot), one) for slot, one in zip(slots, told, strict=True)]
+            runs[1].cancel()
+
+            resume_all(slots, range(3))
+
+            assert [one.value for one in told] == [0, None, 2]
+            assert (told[1].reason, told[1].times) == (Reason.CANCELLED, 1)
+
+        on_loop(main)
+
+    def test_one_may_cancel_the_next_in_between(self, on_loop: Runner) -> None:
+        """An answer that cannot be written closes a connection, whose other call has its answer but not its turn."""
+
+        async def main() -> None:
+            driver, slots, told = new_driver(), [Slot[int]() for _ in range(2)], Told()
+            driver.start(await_it(slots[0]), lambda value, error: second.cancel())
+            second = driver.start(await_it(slots[1]), told)
+
+            resume_all(slots, [1, 2])
+
+            assert (told.value, told.reason, told.times, driver.live) == (None, Reason.CANCELLED, 1, 0)
+
+        on_loop(main)
+
+    def test_a_running_coroutine_may_answer_a_batch(self, on_loop: Runner) -> None:
+        """Those who wait run right after it."""
+
+        async def main() -> None:
+            driver, slots, order = new_driver(), [Slot[int]() for _ in range(2)], []
+            for slot in slots:
+                driver.start(await_it(slot), lambda value, error: order.append(value))
+
+            async def stage() -> str:
+                resume_all(slots, [1, 2])
+                return "stage"
+
+            driver.start(stage(), lambda value, error: order.append(value))
+
+            assert order == ["stage", 1, 2]
+
+        on_loop(main)
+
+    def test_a_system_exit_does_not_strand_the_others(self, on_loop: Runner) -> None:
+        """They are told by the loop, if it still turns."""
+
+        async def main() -> None:
+            driver, slots, told = new_driver(), [Slot[int]() for _ in range(2)], Told()
+
+            async def stage() -> None:
+                await slots[0]
+                raise SystemExit(3)
+
+            driver.start(stage(), lambda value, error: None)
+            driver.start(await_it(slots[1]), told)
+            with pytest.raises(SystemExit):
+                resume_all(slots, [1, 2])
+            await iterations()
+
+            assert (told.value, told.times, driver.live) == (2, 1, 0)
 
         on_loop(main)
 

@@ -13,7 +13,7 @@ from dukou.core.event import BatchRan, Observer
 from dukou.core.message import InferenceRequest, InferenceResponse
 from dukou.core.model import ModelManifest
 from dukou.engine.batch import batch_key, has_fixed_rows
-from dukou.engine.drive import Slot
+from dukou.engine.drive import Slot, resume_all
 from dukou.engine.executor import Executor, Ran, describe
 from dukou.engine.tick import Tick
 
@@ -210,9 +210,8 @@ class Batcher:
             assert ran.error is not None
             self._fail(batch, ran.error)
         else:
-            for waiting, outputs in zip(batch, ran.answers, strict=True):
-                if waiting.resume(InferenceResponse(self._version, outputs)):
-                    arrived_s.append(waiting.request.context.arrived_s)
+            arrived_s = [waiting.request.context.arrived_s for waiting in batch if waiting.open]
+            resume_all(batch, [InferenceResponse(self._version, outputs) for outputs in ran.answers])
         self._tell(BatchRan(self._version, arrived_s, ran.started_s, ran.ended_s, rows, ran.inline))
         if not ran.inline and self._groups:
             self._ask_for_a_turn()

@@ -13,7 +13,7 @@ never from another thread.
 import math
 from asyncio import AbstractEventLoop, CancelledError, InvalidStateError, TimerHandle, get_running_loop
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -36,11 +36,11 @@ class Slot(Generic[T]):
     `open` is true until the answer is there or the awaiter has gone: a queue takes open slots only.
     """
 
-    __slots__ = ("_answered", "_asyncio_future_blocking", "_error", "_value", "_waiter", "open")
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_error", "_value", "_waiter", "open")
 
     def __init__(self) -> None:
         self.open = True
-        self._answered = False
+        self._cancelled = False
         self._value: T | None = None
         self._error: BaseException | None = None
         self._waiter: Waiter | None = None
@@ -52,11 +52,10 @@ class Slot(Generic[T]):
         Returns False, and does nothing, when the awaiter has gone. Raises InvalidStateError for a second answer.
         """
         if not self.open:
-            if self._answered:
+            if not self._cancelled:
                 raise InvalidStateError("this slot has its answer already")
             return False
         self.open = False
-        self._answered = True
         self._value = value
         self._error = error
         del error  # this frame outlives the call in the error's traceback: a cycle as well
@@ -69,6 +68,7 @@ class Slot(Generic[T]):
         if not self.open:
             return False
         self.open = False
+        self._cancelled = True
         self._error = CancelledError() if msg is None else CancelledError(msg)
         if self._waiter is not None:
             self._waiter.wake()
@@ -172,7 +172,8 @@ class Driven(Generic[T]):
 
     def wake(self, _: Any = None) -> None:
         """What the coroutine waits for is there: run it on, now or after the one that is running."""
-        self._driver.step(self)
+        self._driver.ready.append(self)
+        self._driver.step()
 
     def park(self, awaited: Any) -> None:
         """Arrange to be woken by `awaited`, a real Future or a bare yield (the Driver does this for slots)."""
@@ -184,7 +185,7 @@ class Driven(Generic[T]):
             self._awaited = awaited
         else:
             self._raise_next = RuntimeError(f"a stage awaited {awaited!r}, which is no slot, Future or Task")
-            self._driver.step(self)
+            self.wake()
 
 
 class Driver:
@@ -198,7 +199,7 @@ class Driver:
         self._clock = clock
         self._grain_s = grain_s
         self._runs: set[Driven[Any]] = set()
-        self._ready: deque[Driven[Any]] = deque()
+        self.ready: deque[Driven[Any]] = deque()
         self._stepping = False
         self._earliest_s = math.inf  # no live run has an earlier deadline; infinite exactly when there is no timer
         self._timer: TimerHandle | None = None
@@ -229,20 +230,23 @@ class Driver:
             self._earliest_s = deadline_s
             if self._timer is None:
                 self._timer = self.loop.call_later(self._grain_s, self._sweep)
-        self.step(run)
+        self.ready.append(run)
+        self.step()
         return run
 
-    def step(self, run: Driven[Any]) -> None:
-        """Run `run` to its next wait; while another coroutine runs, right after that one, so nothing recurses.
+    def step(self) -> None:
+        """Run each coroutine of `ready` to its next wait, and those that join them meanwhile.
 
-        The way of every request, twice: written out in one function because a call more costs 0.1 µs.
+        Does nothing while a coroutine runs: they come right after it, so nothing recurses. The way of every request,
+        twice: written out in one function because a call more costs 0.1 µs.
         """
         if self._stepping:
-            self._ready.append(run)
             return
         self._stepping = True
+        ready = self.ready
         try:
-            while True:
+            while ready:
+                run = ready.popleft()
                 returned = False
                 try:
                     run._awaited = None
@@ -255,10 +259,10 @@ class Driver:
                 except StopIteration as end:
                     returned, value = True, end.value
                 except (KeyboardInterrupt, SystemExit) as error:
-                    self.finish(run, None, error)
+                    self._finish(run, None, error)
                     raise
                 except BaseException as error:
-                    self.finish(run, None, error)
+                    self._finish(run, None, error)
                 else:
                     if isinstance(awaited, Slot):
                         awaited._waiter = run
@@ -268,14 +272,13 @@ class Driver:
                     if run._raise_next is not None and run._awaited is not None and run._awaited.cancel():
                         run._raise_next = None  # it was cancelled while it ran
                 if returned:  # told out here, or a failing caller's traceback would show the answer
-                    self.finish(run, value, None)
-                if not self._ready:
-                    return
-                run = self._ready.popleft()
+                    self._finish(run, value, None)
         finally:
             self._stepping = False
+            if ready:  # the program ends, and those who were to run after are told all the same
+                self.loop.call_soon(self.step)
 
-    def finish(self, run: Driven[Any], value: Any, error: BaseException | None) -> None:
+    def _finish(self, run: Driven[Any], value: Any, error: BaseException | None) -> None:
         """The coroutine of `run` has ended: forget it and tell its caller."""
         self._runs.discard(run)
         run.tell(value, error)
@@ -298,3 +301,26 @@ class Driver:
             self._timer = self.loop.call_later(self._grain_s, self._sweep)
         else:
             self._timer = None
+
+
+def resume_all(slots: Sequence[Slot[T]], values: Sequence[T]) -> None:
+    """Give each open slot its value, and only then run those who await them. A slot that is not open is passed over.
+
+    What `resume` does, for a batch, and 0.3 µs a request cheaper (bench/request_path.py).
+    """
+    driver: Driver | None = None
+    for slot, value in zip(slots, values, strict=True):
+        if not slot.open:
+            continue
+        slot.open = False
+        slot._value = value
+        waiter = slot._waiter
+        if isinstance(waiter, Driven):
+            if driver is not None and driver is not waiter._driver:
+                driver.step()
+            driver = waiter._driver
+            driver.ready.append(waiter)
+        elif waiter is not None:
+            waiter.wake()
+    if driver is not None:
+        driver.step()
