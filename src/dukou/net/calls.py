@@ -22,6 +22,8 @@ T = TypeVar("T")
 TEXT_PER_BYTE = 3
 """JSON bytes for each byte of an array: `-1.2345678901234567e-300` and a comma are 24 for the 8 of a FP64."""
 PUNCTUATION_BYTES = 4
+MOST_TEXT_PER_BYTE = 64
+"""As much with names of outputs; what is small even so is not looked at further."""
 MOST_GZIP_MEMBERS = 16
 
 _log = logging.getLogger("dukou.net")
@@ -118,11 +120,15 @@ def _refusal(exchange: Exchange, call: Call, error: DukouError) -> Answer:
 def is_large(response: InferenceResponse, limit_bytes: int) -> bool:
     """Whether the answer may be more than `limit_bytes` of JSON; of texts only the number counts, their bytes cost
     little."""
-    text_bytes = 0
-    for name, array in response.outputs.items():
-        text_bytes += array.nbytes * TEXT_PER_BYTE
-        if array.ndim and len(response.outputs) > 1:
-            text_bytes += len(array) * (len(name) + PUNCTUATION_BYTES)  # rows may be objects with a name for each value
+    outputs = response.outputs
+    array_bytes = 0
+    for array in outputs.values():
+        array_bytes += array.nbytes
+    if array_bytes * MOST_TEXT_PER_BYTE <= limit_bytes:
+        return False
+    text_bytes = array_bytes * TEXT_PER_BYTE
+    if len(outputs) > 1:  # rows may be objects with a name for each value
+        text_bytes += sum(len(array) * (len(name) + PUNCTUATION_BYTES) for name, array in outputs.items() if array.ndim)
     return text_bytes > limit_bytes
 
 

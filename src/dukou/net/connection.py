@@ -327,7 +327,7 @@ class Connection(asyncio.Protocol):
         elif head is not None and head.http10:
             headers = (*headers, (b"connection", b"keep-alive"))
         written = self._shared.writer.write(
-            answer.status, answer.content_type, answer.body, exchange.id.encode("ascii"), headers
+            answer.status, answer.content_type, answer.body, exchange.id.encode(), headers
         )
         if head is not None and head.method == b"HEAD":
             written = written[: written.index(b"\r\n\r\n") + 4]
