@@ -1,6 +1,9 @@
-"""The command lines of the processes that dukou starts for itself."""
+"""The processes that dukou starts for itself."""
 
 import sys
+
+SETTINGS = "settings.json"
+"""The file in the state folder by which a worker gets its configuration."""
 
 
 def program(*words: str) -> list[str]:

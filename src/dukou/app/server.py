@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from dukou.app.passing import Packer
-from dukou.app.program import program
+from dukou.app.program import SETTINGS, program
 from dukou.app.ready import Ready
 from dukou.app.state import state_folder
 from dukou.config import Config
@@ -20,8 +20,6 @@ from dukou.core.version import State
 from dukou.net.sockets import describe, open_slots, tls_context
 from dukou.telemetry.counters import clear
 from dukou.telemetry.log import Lines, configure, write_stderr
-
-SETTINGS = "settings.json"
 
 
 def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Ready], None]) -> int:

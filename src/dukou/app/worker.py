@@ -11,7 +11,7 @@ import msgspec
 import uvloop
 
 from dukou.app.host import Host
-from dukou.app.server import SETTINGS
+from dukou.app.program import SETTINGS
 from dukou.config import Config
 from dukou.control.worker import run_worker
 from dukou.telemetry.log import AccessLog, Lines, configure, write_stderr

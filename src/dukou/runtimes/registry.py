@@ -1,15 +1,16 @@
 """Runtimes by name. Ours and other people's come through the same door: an entry point that names a class."""
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib import import_module
+from typing import Any
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.runtime import Runtime
 
 GROUP = "dukou.runtimes"
-BUILT_IN = (
-    EntryPoint("onnx", "dukou.runtimes.onnx:OnnxRuntime", GROUP),
-    EntryPoint("sklearn", "dukou.runtimes.sklearn:SklearnRuntime", GROUP),
-)
+BUILT_IN = {
+    "onnx": ("dukou.runtimes.onnx", "OnnxRuntime"),
+    "sklearn": ("dukou.runtimes.sklearn", "SklearnRuntime"),
+}
 """Known without asking the installed packages, which takes longer than loading a small model."""
 
 
@@ -19,11 +20,8 @@ def runtime(name: str) -> Runtime:
     A package adds one by an entry point of the group `dukou.runtimes`: a name, and a class without arguments. Built-in
     names cannot be taken. Raises DukouError RUNTIME_NOT_FOUND, or RUNTIME_UNAVAILABLE when the import fails.
     """
-    point = next((point for point in _points(name) if point.name == name), None)
-    if point is None:
-        raise DukouError(Reason.RUNTIME_NOT_FOUND, runtime=name, served=", ".join(names()))
     try:
-        made: Runtime = point.load()()
+        made: Runtime = _class(name)()
     except (ImportError, AttributeError) as error:
         raise DukouError(Reason.RUNTIME_UNAVAILABLE, runtime=name, detail=str(error)) from error
     return made
@@ -31,10 +29,20 @@ def runtime(name: str) -> Runtime:
 
 def names() -> tuple[str, ...]:
     """The names of all runtimes that are installed."""
-    return tuple(dict.fromkeys(point.name for point in (*BUILT_IN, *entry_points(group=GROUP))))
+    return tuple(dict.fromkeys((*BUILT_IN, *(point.name for point in _added()))))
 
 
-def _points(name: str) -> tuple[EntryPoint, ...]:
-    if any(point.name == name for point in BUILT_IN):
-        return BUILT_IN
-    return tuple(entry_points(group=GROUP))
+def _class(name: str) -> Any:
+    if name in BUILT_IN:
+        module, of = BUILT_IN[name]
+        return getattr(import_module(module), of)
+    for point in _added():
+        if point.name == name:
+            return point.load()
+    raise DukouError(Reason.RUNTIME_NOT_FOUND, runtime=name, served=", ".join(names()))
+
+
+def _added() -> Any:
+    from importlib.metadata import entry_points
+
+    return entry_points(group=GROUP)
