@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -32,8 +32,10 @@ from dukou.core.model import ModelRef
 from dukou.core.tensor import Tensors
 from dukou.net import routes, status
 from dukou.net.listener import HttpServer
-from dukou.testing.models import iris_like, iris_request, table
+from dukou.testing.models import iris_request, served, table
 from dukou.wire.codec import Headers, Reply
+
+T = TypeVar("T")
 
 BODY = b'{"inputs":[{"name":"X","shape":[1,4],"datatype":"FP32","data":[5.1,3.5,1.4,0.2]}]}'
 HEADS = {
@@ -91,23 +93,29 @@ class NothingCodec:
         raise error
 
 
-class InstantPlane:
-    """A data plane whose answer is there before it is asked."""
+class Instant:
+    """A stage and the data plane around it, whose answer is there before it is asked."""
 
     def __init__(self) -> None:
-        self.table: Table = table(iris_like())
-        self._served = iris_like()
+        self._served = served(stage=self)
+        self.table: Table = table(self._served)
         outputs: Tensors = {"label": np.zeros(1, np.int64), "probabilities": np.full((1, 3), 0.25, np.float32)}
         self._response = InferenceResponse(self._served.id, outputs)
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """Always the same response."""
+        return self._response
 
     def choose(self, ref: ModelRef, route_key: str) -> Served:
         """Always the same version."""
         return self._served
 
-    def start(self, answer: Coroutine[Any, Any, InferenceResponse], on_done: OnDone, deadline_s: float = 0.0) -> Run:
-        """Answer at once."""
-        answer.close()
-        on_done(self._response, None)
+    def start(self, call: Coroutine[Any, Any, T], on_done: OnDone[T], deadline_s: float = 0.0) -> Run:
+        """Run the call to its end."""
+        try:
+            call.send(None)
+        except StopIteration as end:
+            on_done(end.value, None)
         return cast(Run, None)
 
 
@@ -128,7 +136,7 @@ def measure(feed: Callable[[bytes], None], pieces: Sequence[bytes], seconds: flo
 
 async def main(seconds: float) -> None:
     """Print one line for each kind of request."""
-    plane = InstantPlane()
+    plane = Instant()
     nothing = routes.Dialect(NothingCodec(plane.choose(ModelRef("iris"), "")), status.HTTP)
     with ThreadPoolExecutor(1) as pool:
         server = HttpServer(plane, HttpConfig(), EngineConfig(), metrics=lambda: b"", pool=pool)
