@@ -97,7 +97,8 @@ class Host:
             async with asyncio.timeout(grace_s):
                 await self.server.drain()
         except TimeoutError:
-            _log.warning("%d requests are not answered after %g s of grace", self.engine.under_way, grace_s)
+            if late := self.engine.under_way:
+                _log.warning("%d requests were not answered within the grace of %g s", late, grace_s)
             await self.engine.drain(0.0)
         self.close()
 

@@ -23,7 +23,7 @@ TEXT_PER_BYTE = 3
 """JSON bytes for each byte of an array: `-1.2345678901234567e-300` and a comma are 24 for the 8 of a FP64."""
 PUNCTUATION_BYTES = 4
 MOST_TEXT_PER_BYTE = 64
-"""As much with names of outputs; what is small even so is not looked at further."""
+"""Seldom more, names of outputs included: what is small even so is not looked at further."""
 MOST_GZIP_MEMBERS = 16
 
 _log = logging.getLogger("dukou.net")
