@@ -251,10 +251,10 @@ def unknown_category(known: Any) -> Any:
 
 
 def _unknown_categories(known: Any) -> list[Any]:
-    """Categories that are none of `known`, of their kind: numbers beyond, between whole ones, and just beside broken
-    ones."""
+    """Categories that are none of `known`, of their kind: numbers beyond, between, and so near that float32 knows no
+    difference."""
     if any(isinstance(item, str) for item in known):
         return [UNKNOWN_CATEGORY]
     between = [item + 0.25 for item in known if item + 0.25 not in known]
-    beside = [float(np.nextafter(item, np.inf)) for item in known if float(item) % 1]
+    beside = [float(np.nextafter(item, np.inf)) for item in known]
     return [max(known) + 1, *between[:32], *beside[:32]]
