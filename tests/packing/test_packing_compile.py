@@ -1,5 +1,6 @@
 """The ONNX graph of an estimator: names, types and shapes of its signature, and the converter's traps."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,19 @@ def test_what_has_no_converter_is_not_compiled() -> None:
     _, signature = original("centroid")
 
     assert compile_estimator(fit("centroid"), signature) == NotCompiled("there is no ONNX form of NearestCentroid")
+
+
+def test_a_conversion_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alarm ends it wherever it is, and is taken back."""
+    monkeypatch.setattr("dukou.packing.compile.MAX_S", 0.01)
+    before = signal.getsignal(signal.SIGALRM)
+    _, signature = original("forest")
+
+    made = compile_estimator(fit("forest"), signature)
+
+    assert made == NotCompiled("compiling RandomForestClassifier takes longer than 0.01 s")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_a_missing_converter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import contextlib
 import copy
 import io
 import re
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +24,9 @@ from dukou.runtimes.columns import members
 
 MAX_NODES = 3_000_000
 """Tree nodes beyond which compiling is not tried: the converter needs about 10 µs for each, and memory to match."""
+
+MAX_S = 60.0
+"""How long one conversion may take; those of ordinary models take 0.05 to 5 s."""
 
 MAX_BYTES = 1 << 30
 """Largest graph accepted; ONNX files end at 2 GiB."""
@@ -58,12 +63,14 @@ def compile_estimator(estimator: Any, signature: Signature, *, precision: str = 
     if nodes > MAX_NODES:
         return NotCompiled(f"{name} has {nodes:,} tree nodes, more than the {MAX_NODES:,} that are compiled")
     try:
-        with _quiet():
+        with _quiet(), _bounded(MAX_S):
             graph = _convert(prepare(estimator, signature), signature, precision)
             dressed = dress(graph, signature)
             model = dressed.SerializeToString()
     except UnmatchedError as error:
         return NotCompiled(str(error))
+    except TimeoutError:
+        return NotCompiled(f"compiling {name} takes longer than {MAX_S} s")
     except Exception as error:  # the converter raises anything, from RuntimeError to AttributeError
         return NotCompiled(_explain(name, error))
     if len(model) > MAX_BYTES:
@@ -88,7 +95,6 @@ def _parts(estimator: Any) -> Iterator[Any]:
         if hasattr(estimator, attribute):
             yield getattr(estimator, attribute)
     yield from members(estimator)
-    yield from (part.estimator for part in getattr(estimator, "calibrated_classifiers_", ()))
 
 
 def prepare(estimator: Any, signature: Signature) -> Any:
@@ -172,6 +178,26 @@ def _quiet() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError inside after so long. Only in the main thread, where `dukou pack` and `dukou serve` compile: a
+    signal reaches no other, and nothing else ends a converter."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _explain(name: str, error: Exception) -> str:

@@ -6,7 +6,7 @@ What stands behind transformers is carried back through their inverses, so all r
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -67,17 +67,10 @@ def _rows(estimator: Any, rows: int, chance: Chance, base: Known | None) -> Know
         made = state(estimator, rows, chance, base)
         if made is not None:
             return Known(made, columns_told(estimator, made.shape[1]), (source,))
-    parts = list(_members(estimator))
+    # The members of an ensemble that take its own columns, not some of them.
+    parts = [] if hasattr(estimator, "estimators_features_") else list(members(estimator))
     found = [known for part in parts[:8] if (known := _rows(part, max(rows // min(len(parts), 8), 16), chance, base))]
     return _together(found, rows, chance) if found else base
-
-
-def _members(estimator: Any) -> Iterator[Any]:
-    """The fitted estimators inside an ensemble or a meta-estimator that all take its own input."""
-    if hasattr(estimator, "estimators_features_"):
-        return
-    yield from members(estimator)
-    yield from (part.estimator for part in getattr(estimator, "calibrated_classifiers_", ()))
 
 
 def _first(named: Sequence[Any], rows: int, chance: Chance, base: Known | None) -> Known | None:

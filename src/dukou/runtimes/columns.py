@@ -123,19 +123,16 @@ def _wrapped(estimator: Any) -> Any:
     for attribute in ("best_estimator_", "estimator_", "regressor_", "_preprocessor"):
         if getattr(estimator, attribute, None) is not None:
             return getattr(estimator, attribute)
-    for attribute in ("estimators_", "calibrated_classifiers_"):
-        first = next(members(estimator, attribute), None)
-        if first is not None:
-            return getattr(first, "estimator", first) if attribute == "calibrated_classifiers_" else first
-    return getattr(estimator, "estimator", None)
+    return next(members(estimator), getattr(estimator, "estimator", None))
 
 
-def members(estimator: Any, attribute: str = "estimators_") -> Iterator[Any]:
-    """The fitted estimators of an ensemble, whether it keeps them in a list, a list of lists or an array."""
-    kept = getattr(estimator, attribute, None)
-    for part in () if kept is None else kept:
+def members(estimator: Any) -> Iterator[Any]:
+    """The fitted estimators of an ensemble, whether it keeps them in a list, a list of lists or an array, or beside
+    their calibrators."""
+    for part in getattr(estimator, "estimators_", ()):
         # Pipelines and forests can be iterated over too, but are estimators themselves.
         yield from part if isinstance(part, list | np.ndarray) else [part]
+    yield from (part.estimator for part in getattr(estimator, "calibrated_classifiers_", ()))
 
 
 def _takes_documents(estimator: Any) -> bool:
