@@ -69,7 +69,7 @@ def test_config_is_a_settings_file_that_says_the_same(capsys: pytest.CaptureFixt
     file.write_text(capsys.readouterr().out, encoding="utf-8")
 
     assert code == 0
-    assert values(load(file)) == values(Flags(config=str(file)).load())
+    assert values(load(file)) == values(Flags(config=file).load())
     assert load(file).config.server.workers == 3
     assert load(file).config.models.options == {"iris": {"threads": 2}}
     assert "server.workers = 3" in file.read_text(encoding="utf-8")

@@ -53,15 +53,15 @@ STOP_TIMEOUT_S = 15.0
 def demo(
     *,
     once: Annotated[bool, Parameter(help="Stop after the first predictions.", negative="")] = False,
-    folder: Annotated[str | None, Parameter(help="Where to put the files; without it a temporary folder.")] = None,
+    folder: Annotated[Path | None, Parameter(help="Where to put the files; without it a temporary folder.")] = None,
     port: Annotated[int | None, Parameter(help="Port to serve on; without it 8501, or a free one.")] = None,
 ) -> int:
     """Train, pack, serve and call a small model, printing every step so that it can be repeated."""
     if importlib.util.find_spec("sklearn") is None:
         raise CommandError("the demo trains a model with scikit-learn: pip install 'dukou[sklearn]'", FAILED)
     if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        return _demo(Path(folder), once, port)
+        folder.mkdir(parents=True, exist_ok=True)
+        return _demo(folder, once, port)
     with tempfile.TemporaryDirectory(prefix="dukou-demo-") as made:
         return _demo(Path(made), once, port)
 

@@ -1,7 +1,8 @@
 """The flags that set something, shared by `serve` and `config`; their help is the setting's own documentation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -58,7 +59,7 @@ class Flags:
     version_policy: Annotated[str | None, _flag("version_policy")] = None
     trust_pickle: Annotated[bool | None, _flag("trust_pickle")] = None
     access_log: Annotated[bool | None, _flag("access_log")] = None
-    config: Annotated[str | None, Parameter(help="Settings file (TOML).", metavar="FILE")] = None
+    config: Annotated[Path | None, Parameter(help="Settings file (TOML).", metavar="FILE")] = None
     sets: Annotated[
         tuple[str, ...],
         Parameter(
@@ -70,7 +71,7 @@ class Flags:
         ),
     ] = ()
 
-    def load(self, paths: Sequence[str] = ()) -> Settings:
+    def load(self, paths: Iterable[str] = ()) -> Settings:
         """The settings with these flags and `paths` on top. Raises DukouError CONFIG_INVALID."""
         return load(self.config, flags=[*self._given(), *_paths(paths)])
 
@@ -92,8 +93,9 @@ class Flags:
 NO_FLAGS = Flags()
 
 
-def _paths(paths: Sequence[str]) -> list[Given]:
-    return [Given("models.paths", tuple(paths), "command line")] if paths else []
+def _paths(paths: Iterable[str]) -> list[Given]:
+    given = tuple(paths)
+    return [Given("models.paths", given, "command line")] if given else []
 
 
 def addresses(

@@ -33,13 +33,13 @@ Examples:
 
 @command.default
 def inspect(
-    path: Annotated[str, Parameter(help="A model file, a packed version, or a folder of versions.")],
+    path: Annotated[Path, Parameter(help="A model file, a packed version, or a folder of versions.")],
     /,
     *,
     json: Annotated[bool, Parameter(help="Print JSON.", negative="")] = False,
 ) -> int:
     """Show what a model or a packed version is: its signature, which form of it serves and why, its origin."""
-    found = describe(Path(path))
+    found = describe(path)
     if json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:

@@ -26,14 +26,14 @@ Examples:
 
 @command.default
 def pack(
-    path: Annotated[str, Parameter(help="The model file.")],
+    path: Annotated[Path, Parameter(help="The model file.")],
     /,
     *,
     name: Annotated[str, Parameter(help="Name of the model; without it the file's.", show_default=False)] = "",
     version: Annotated[int | None, Parameter(help="Number of the version; without it the next that is free.")] = None,
-    to: Annotated[str, Parameter(help="Folder of the repository.")] = "models",
+    to: Annotated[Path, Parameter(help="Folder of the repository.")] = Path("models"),
     data: Annotated[
-        str | None,
+        Path | None,
         Parameter(help="Rows (CSV, JSON, .npy) on which the compiled form is compared with the original."),
     ] = None,
     metric: Annotated[
@@ -56,18 +56,18 @@ def pack(
 ) -> None:
     """Compile a model, compare the two forms, write both with their digests as one version of a repository."""
     metrics, facts = numbers(metric), pairs("--lineage", lineage)
-    name = name or Path(path).stem
+    name = name or path.stem
     if version is None:
-        version = next_version(Path(to) / name)
+        version = next_version(to / name)
     from dukou.packing.pack import pack as pack_version
 
     with Progress() as report:
         folder, manifest = pack_version(
-            Path(path),
+            path,
             name=name,
             version=version,
-            to=Path(to),
-            data=None if data is None else Path(data),
+            to=to,
+            data=data,
             metrics=metrics,
             lineage=facts,
             trust_pickle=trust_pickle,

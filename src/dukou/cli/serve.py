@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -31,11 +32,11 @@ command = App(
 
 @command.default
 def serve(
-    *paths: Annotated[str, Parameter(help="Model files, packed versions, or folders of them.")],
+    *paths: Annotated[Path, Parameter(help="Model files, packed versions, or folders of them.")],
     flags: Flags = NO_FLAGS,
 ) -> int:
     """Serve models until Ctrl-C, for TensorFlow Serving, Open Inference Protocol and plain /predict clients."""
-    config = flags.load(paths).config
+    config = flags.load(map(str, paths)).config
     if not config.models.paths:
         raise CommandError("there is nothing to serve: give a path, as in `dukou serve model.joblib`")
     from dukou.app.ready import Ready
