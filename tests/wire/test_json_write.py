@@ -85,7 +85,7 @@ def test_what_is_written_reads_as_the_same_array(array: Any) -> None:
         (1_234_567.0, np.float32, "1234567.0"),
         (123_456.0, np.float32, "123456.0"),
         (0.98190755, np.float32, "0.981907547"),
-        (1 / 3, np.float64, "0.33333333333333331"),
+        (1 / 3, np.float64, "0.3333333333333333"),
         (0.1, np.float64, "0.1"),
         (1 / 3, np.float16, "0.333252"),
         (np.nan, np.float32, "NaN"),

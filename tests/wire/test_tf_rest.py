@@ -241,6 +241,7 @@ def test_a_mistake_in_a_large_body_is_named_as_in_a_small_one() -> None:
         ELEMENT.format(0) + "JSON Value: 1.0 Type: Number is not of expected type: int64"
     )
     assert "Excepting" not in text_of(json.dumps({"instances": rows, "inputs": 1}).encode())
+    assert text_of(b'{"inputs": [], "instances": [1]}') == text_of(b'{"inputs": [], "instances": [1]}' + b" " * 5000)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
 
     def output_names(self) -> tuple[str, ...]:
         """The names of all outputs, in order."""
-        return tuple(spec.name for spec in self.outputs)
+        return tuple([spec.name for spec in self.outputs])
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -6,7 +6,8 @@ form. The binary tensor extension is not built yet: calls that use it are refuse
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,7 +25,7 @@ from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_array import Numbers, to_array
 from dukou.wire.json_cut import MAX_RANK
 from dukou.wire.json_text import decode, read
-from dukou.wire.json_write import array_text, error_text, native, texts
+from dukou.wire.json_write import array_text, error_text
 from dukou.wire.rows import count, fit
 
 T = TypeVar("T")
@@ -98,11 +99,9 @@ def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
     said: _Numeric | _Any | None = decode(body, _numeric)
     if said is None:
         said = _convert(read(body), _Any)
-    names = set()
+    if len(said.inputs) > 1:
+        _check_names(said.inputs, ref)
     for tensor in said.inputs:
-        if tensor.name in names:
-            raise DukouError(Reason.INPUT_DUPLICATE, model=ref.name, tensor=tensor.name)
-        names.add(tensor.name)
         if tensor.parameters:
             _check_input_parameters(tensor.parameters)
     if said.parameters and said.parameters.get("binary_data_output"):
@@ -111,6 +110,14 @@ def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
         if output.parameters:
             _check_output_parameters(output.parameters)
     return Draft(ref, said)
+
+
+def _check_names(inputs: Sequence[_NumericInput | _Input], ref: ModelRef) -> None:
+    names = set()
+    for tensor in inputs:
+        if tensor.name in names:
+            raise DukouError(Reason.INPUT_DUPLICATE, model=ref.name, tensor=tensor.name)
+        names.add(tensor.name)
 
 
 def _convert(tree: Any, form: type[T]) -> T:
@@ -161,22 +168,28 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
 
 
 def _inputs(came: Sequence[_NumericInput | _Input], signature: Signature, numbers: bool) -> dict[str, NDArray[Any]]:
-    specs = {spec.name: spec for spec in signature.inputs}
-    if len(came) != len(specs):
-        names = [tensor.name for tensor in came]
-        missing = [name for name in specs if name not in names]
-        raise DukouError(Reason.INPUT_MISSING, wanted=list(specs), got=names, missing=missing)
+    specs = signature.inputs
+    tensors = {tensor.name: tensor for tensor in came}
+    if len(tensors) != len(specs):
+        missing = [spec.name for spec in specs if spec.name not in tensors]
+        raise DukouError(Reason.INPUT_MISSING, wanted=[spec.name for spec in specs], got=list(tensors), missing=missing)
     inputs = {}
-    for tensor in came:
-        spec = specs.get(tensor.name)
-        if spec is None:
-            raise DukouError(Reason.INPUT_UNEXPECTED, tensor=tensor.name, wanted=", ".join(specs))
+    for spec in specs:
+        tensor = tensors.get(spec.name)
+        if tensor is None:
+            raise _unexpected(tensors, specs)
         if tensor.datatype != spec.datatype:
             raise DukouError(Reason.WRONG_DATATYPE, tensor=spec.name, got=tensor.datatype, wanted=spec.datatype)
         if spec.datatype == "FP16":
             raise _no_fp16(spec.name, "input")
         inputs[spec.name] = fit(_array(tensor, spec, numbers), spec)
-    return {name: inputs[name] for name in specs}
+    return inputs
+
+
+def _unexpected(came: Iterable[str], specs: Sequence[TensorSpec]) -> DukouError:
+    names = [spec.name for spec in specs]
+    unexpected = next(name for name in came if name not in names)
+    return DukouError(Reason.INPUT_UNEXPECTED, tensor=unexpected, wanted=", ".join(names))
 
 
 def _array(tensor: _NumericInput | _Input, spec: TensorSpec, numbers: bool = False) -> NDArray[Any]:
@@ -234,53 +247,37 @@ def _outputs(asked: Sequence[_Output], signature: Signature) -> tuple[str, ...]:
 
 def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
     """The infer response, its data flat. Raises DukouError NOT_SUPPORTED for outputs that JSON cannot carry."""
-    head: dict[str, Any] = {"model_name": response.version.name, "model_version": str(response.version.version)}
+    text = _answered(response.version.name, response.version.version)
     if isinstance(request.reply, str):
-        head["id"] = request.reply
+        text += b',"id":' + orjson.dumps(request.reply)
     if response.parameters:
-        head["parameters"] = response.parameters
-    outputs = [(name, response.outputs[name]) for name in request.outputs]
-    return Reply(_with_tensors(head, "outputs", outputs, "output"))
+        text += b',"parameters":' + orjson.dumps(response.parameters, option=orjson.OPT_SERIALIZE_NUMPY)
+    tensors = [_tensor(name, response.outputs[name], "output") for name in request.outputs]
+    return Reply(text + b',"outputs":[' + b",".join(tensors) + b"]}")
 
 
-def _with_tensors(
-    head: dict[str, Any],
-    key: str,
-    tensors: Sequence[tuple[str, NDArray[Any]]],
-    side: str,
-    after: Mapping[str, Any] = {},
-) -> bytes:
-    """The object `head` with the tensors under `key` and then the members of `after`."""
-    described = [
-        {"name": name, "datatype": _datatype(name, array, side), "shape": array.shape, "data": _flat(name, array, side)}
-        for name, array in tensors
-    ]
-    text = orjson.dumps({**head, key: described, **after}, option=orjson.OPT_SERIALIZE_NUMPY)
-    if b"null" not in text:
-        return text
-    # Some number is not finite (or some text says null): write every tensor's data by itself, where tokens can be put.
-    parts = []
-    for (_, array), one in zip(tensors, described, strict=True):
-        del one["data"]
-        parts.append(orjson.dumps(one)[:-1] + b',"data":' + array_text(array.ravel()) + b"}")
-    return orjson.dumps({**head, key: orjson.Fragment(b"[" + b",".join(parts) + b"]"), **after})
+@lru_cache(1024)
+def _answered(name: str, version: int) -> bytes:
+    """The beginning of the answers of a version."""
+    return orjson.dumps({"model_name": name, "model_version": str(version)})[:-1]
 
 
-def _datatype(name: str, array: NDArray[Any], side: str) -> str:
-    if array.dtype == np.float16:
+def _tensor(name: str, array: NDArray[Any], side: str) -> bytes:
+    datatype = datatype_of(array)
+    if datatype == "FP16":
         raise _no_fp16(name, side)
-    return datatype_of(array)
-
-
-def _flat(name: str, array: NDArray[Any], side: str) -> Any:
-    """What orjson writes as the flat data of an array."""
-    if array.dtype.kind not in "OUS":
-        return native(array.ravel())
     try:
-        return texts(array.ravel().tolist())
+        data = array_text(array if array.ndim == 1 else array.ravel())
     except UnicodeError:
         detail = f"{side} {name!r} holds bytes that are not UTF-8, which JSON cannot carry"
         raise DukouError(Reason.NOT_SUPPORTED, detail=detail) from None
+    return _described_as(name, datatype) + orjson.dumps(array.shape) + b',"data":' + data + b"}"
+
+
+@lru_cache(1024)
+def _described_as(name: str, datatype: str) -> bytes:
+    """The beginning of a tensor as far as its shape."""
+    return orjson.dumps({"name": name, "datatype": datatype})[:-1] + b',"shape":'
 
 
 def refuse(error: DukouError) -> bytes:
@@ -388,13 +385,15 @@ def encode_request(
     id: str = "",  # noqa: A002, the protocol's own name
 ) -> bytes:
     """A client's infer body, data flat; no `outputs` asks for all. Raises DukouError for what JSON cannot carry."""
-    head: dict[str, Any] = {}
+    members = []
     if id:
-        head["id"] = id
+        members.append(b'"id":' + orjson.dumps(id))
     if parameters:
-        head["parameters"] = parameters
-    after = {"outputs": [{"name": name} for name in outputs]} if outputs else {}
-    return _with_tensors(head, "inputs", list(inputs.items()), "input", after)
+        members.append(b'"parameters":' + orjson.dumps(parameters, option=orjson.OPT_SERIALIZE_NUMPY))
+    members.append(b'"inputs":[' + b",".join([_tensor(name, array, "input") for name, array in inputs.items()]) + b"]")
+    if outputs:
+        members.append(b'"outputs":' + orjson.dumps([{"name": name} for name in outputs]))
+    return b"{" + b",".join(members) + b"}"
 
 
 def decode_response(body: bytes) -> InferenceResponse:

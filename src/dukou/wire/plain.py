@@ -23,9 +23,8 @@ class _Numeric(msgspec.Struct):
     X: Numbers
 
 
-class _Rows(msgspec.Struct):
+class _Any(msgspec.Struct):
     X: Any
-    numbers: bool
 
 
 _numeric = msgspec.json.Decoder(_Numeric)
@@ -35,19 +34,19 @@ def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
     """The rows of a body. Raises DukouError MALFORMED_JSON, TOO_DEEP and MALFORMED_REQUEST."""
     said = decode(body, _numeric)
     if said is not None:
-        return Draft(ref, _Rows(said.X, True))
+        return Draft(ref, said)
     tree = read(body)
     if type(tree) is not dict or "X" not in tree:
         raise DukouError(Reason.MALFORMED_REQUEST, detail='the body must be {"X": [[...], ...]}, one list for each row')
-    return Draft(ref, _Rows(tree["X"], False))
+    return Draft(ref, _Any(tree["X"]))
 
 
 def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
     """The rows typed by the version's default signature, asking for its first output only. Raises DukouError."""
-    said: _Rows = draft.payload
+    said: _Numeric | _Any = draft.payload
     try:
         signature = served.manifest.signature(draft.signature_name)
-        inputs = from_rows(said.X, signature, said.numbers)
+        inputs = from_rows(said.X, signature, type(said) is _Numeric)
         rows = count(inputs, signature, served)
     except DukouError as error:
         raise _one_row(error).within(model=served.id.name, version=served.id.version) from None

@@ -44,15 +44,15 @@ def count(inputs: Tensors, signature: Signature, served: Served) -> int:
     """
     if not signature.batched:
         return 1
-    rows: int | None = None
+    rows = -1
     for name, array in inputs.items():
-        if not array.ndim:
+        shape = array.shape
+        if not shape:
             raise DukouError(Reason.WRONG_SHAPE, tensor=name, got=[], wanted="[rows, ...]", shape=[])
-        if rows is None:
-            rows = len(array)
-        elif len(array) != rows:
-            raise DukouError(Reason.ROWS_DIFFER, tensor=name, got=len(array), wanted=rows)
-    if not rows:
+        if shape[0] != rows >= 0:
+            raise DukouError(Reason.ROWS_DIFFER, tensor=name, got=shape[0], wanted=rows)
+        rows = shape[0]
+    if rows <= 0:
         raise DukouError(Reason.NO_ROWS)
     most = served.manifest.options.get("max_request_rows")
     if most is not None and rows > most:
@@ -68,13 +68,15 @@ def from_rows(rows: Any, signature: Signature, numbers: bool = False) -> dict[st
     `numbers` as in `to_array`. Raises DukouError, with the row, for what fits neither the names nor the shapes.
     """
     specs = signature.inputs
+    if numbers and len(specs) == 1:
+        return {specs[0].name: fit(to_array(rows, specs[0], True), specs[0])}
     if isinstance(rows, dict):
         return from_columns(rows, signature)
     if len(specs) == 1:
         spec = specs[0]
         if type(rows) is list and rows and type(rows[0]) is dict and not is_b64(rows[0]):
             return from_records(rows, signature)
-        return {spec.name: fit(to_array(rows, spec, numbers), spec)}
+        return {spec.name: fit(to_array(rows, spec), spec)}
     if isinstance(rows, np.ndarray) and rows.ndim > 1:
         return _from_matrix(rows, signature)
     if isinstance(rows, np.ndarray):

@@ -6,6 +6,7 @@ because a typed model cannot run others; a signature that leaves the rank open t
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -48,10 +49,8 @@ def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
     Raises DukouError MALFORMED_JSON, TOO_DEEP and MALFORMED_REQUEST.
     """
     said = decode(body, _numeric)
-    if said is not None:
-        tree = {} if said.instances is UNSET else {"instances": said.instances}
-        if said.inputs is not UNSET:
-            tree["inputs"] = said.inputs
+    if said is not None and (said.instances is UNSET) != (said.inputs is UNSET):
+        tree = {"instances": said.instances} if said.inputs is UNSET else {"inputs": said.inputs}
         return Draft(ref, _Predict(tree, True), said.signature_name)
     tree = read(body, trailing=True)
     if type(tree) is not dict:
@@ -86,12 +85,12 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
 
 
 def _from_instances(elements: Any, signature: Signature, said: _Predict) -> dict[str, NDArray[Any]]:
-    if not isinstance(elements, list | np.ndarray):
+    if type(elements) is not list and not isinstance(elements, np.ndarray):
         raise _says(f"JSON Value: {quote(said.tree)} Excepting 'instances' to be an list/array")
     if not len(elements):
         raise DukouError(Reason.NO_ROWS, text=f"JSON Value: {quote(said.tree)} No values in 'instances' array")
     specs = signature.inputs
-    if _is_named(elements[0]):
+    if not said.numbers and _is_named(elements[0]):
         return _from_objects(elements, signature)
     if len(specs) > 1:
         raise _says(
@@ -187,7 +186,7 @@ def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
         if len(outputs) == 1:
             ((name, array),) = outputs.items()
             return Reply(b'{"outputs":' + _text(name, array) + b"}")
-        members = [orjson.dumps(name) + b":" + _text(name, array) for name, array in outputs.items()]
+        members = [_member(name) + _text(name, array) for name, array in outputs.items()]
         return Reply(b'{"outputs":{' + b",".join(members) + b"}}")
     _check_rows(outputs)
     if len(outputs) == 1:
@@ -199,14 +198,14 @@ def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
 
 
 def _check_rows(outputs: Mapping[str, NDArray[Any]]) -> None:
-    rows: int | None = None
+    wanted = -1
     for name, array in outputs.items():
-        if not array.ndim:
+        shape = array.shape
+        if not shape:
             raise _says(f"Tensor name: {name} has no shape information ")
-        if rows is None:
-            rows = len(array)
-        elif len(array) != rows:
-            raise _says(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}")
+        if shape[0] != wanted >= 0:
+            raise _says(f"Tensor name: {name} has inconsistent batch size: {shape[0]} expecting: {wanted}")
+        wanted = shape[0]
 
 
 def _text(name: str, array: NDArray[Any]) -> bytes:
@@ -227,7 +226,9 @@ def _strings(name: str, array: NDArray[Any]) -> Any:
 
 def _row_texts(name: str, array: NDArray[Any]) -> list[bytes]:
     """`"name":value` for each row."""
-    prefix = orjson.dumps(name) + b":"
+    prefix = _member(name)
+    if len(array) == 1:
+        return [prefix + _text(name, array)[1:-1]]
     if array.dtype.kind in "OUS":
         return [prefix + nested_text(row) for row in _strings(name, array)]
     if not array.size:
@@ -236,6 +237,12 @@ def _row_texts(name: str, array: NDArray[Any]) -> list[bytes]:
     rows = _text(name, array)[array.ndim : -array.ndim].split(closing + b"," + opening)
     opening = prefix + opening
     return [opening + row + closing for row in rows]
+
+
+@lru_cache(1024)
+def _member(name: str) -> bytes:
+    """The beginning of an object's member."""
+    return orjson.dumps(name) + b":"
 
 
 def refuse(error: DukouError) -> bytes:
