@@ -319,6 +319,33 @@ def test_when_some_can_be_loaded_it_serves_and_tells_both(tmp_path: Path) -> Non
     assert [(report.id, report.state) for report in told[0].reports] == [(IRIS, State.AVAILABLE), (WINE, State.END)]
 
 
+def test_what_a_successor_lacks_is_logged(tmp_path: Path, said: "asyncio.Queue[str]") -> None:
+    """The announcement was made with its predecessor: that the only worker serves less now is told by the log."""
+    slots, port = listening()
+    (tmp_path / "iris").mkdir()
+    (tmp_path / "wine").mkdir()
+    assignments = [Assignment(IRIS, str(tmp_path / "iris"), 1), Assignment(WINE, str(tmp_path / "wine"), 2)]
+    lines: list[str] = []
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        pid = int(await ask(port))
+        (tmp_path / "wine").rmdir()
+        os.kill(pid, signal.SIGKILL)
+        await ask(port)
+        while not said.empty():
+            lines.append(said.get_nowait())
+        running.supervisor.stop()
+
+    supervise(scenario, slots, assignments)
+
+    assert lines[0].endswith("was ended by SIGKILL")
+    assert lines[1:] == [
+        "worker 0 is started again",
+        "worker 0 serves without what it could not load: wine: there is no wine",
+    ]
+
+
 def test_assignments_may_come_after_the_workers_were_spawned_and_change(tmp_path: Path) -> None:
     """Each generation is told once, when every worker serves it."""
     slots, _ = listening(2)

@@ -121,7 +121,8 @@ class Host:
         except Exception as error:
             known = error if isinstance(error, DukouError) else DukouError(Reason.INTERNAL)
             known = known.within(model=version.name, version=version.version)
-            _log.error("%s", known, exc_info=None if isinstance(error, DukouError) else error)
+            if not isinstance(error, DukouError):  # the supervisor tells the others, once for all workers
+                _log.error("%s", known, exc_info=error)
             served = Served(version, manifest, State.END, None, known)
             return served, LoadReport(version, State.END, str(known), (), monotonic() - begun_s)
         report = LoadReport(version, State.AVAILABLE, "", warnings, monotonic() - begun_s)

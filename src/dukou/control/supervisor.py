@@ -171,15 +171,21 @@ class Supervisor:
         elsewhere = {version for other in self._slots if other.listening for version in other.available}
         match judge_table(reports, elsewhere, slot.record.failed_starts):
             case Verdict.LISTEN:
+                if self._announced_generation == slot.applied.generation:
+                    self._log_errors(slot, "serves without what it could not load")
                 slot.phase = Phase.OPENING
                 slot.send(Listen())
             case Verdict.NOTHING_LOADED if self._announced_generation == 0:
                 self._end(Ending(1, "\n".join(report.error for report in reports)))
             case _:
-                for report in reports:
-                    if report.error:
-                        logger.error("worker %d is replaced, it could not load: %s", slot.index, report.error)
+                self._log_errors(slot, "is replaced, it could not load")
                 slot.kill()
+
+    def _log_errors(self, slot: Slot, what: str) -> None:
+        """Say what `on_ready` is not told: it hears of a generation once."""
+        for report in slot.applied.reports:
+            if report.error:
+                logger.error("worker %d %s: %s", slot.index, what, report.error)
 
     def _announce(self) -> None:
         """Tell that a generation is served, once every worker does."""
