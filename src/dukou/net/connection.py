@@ -285,7 +285,7 @@ class Connection(asyncio.Protocol):
         self._advancing = False
         if self._read_paused and not self._waiting and not self._write_paused:
             self._resume_reading()
-        if not self._running and not self._waiting:
+        if (self._ended or self._continue_due or self._shared.draining) and not self._running and not self._waiting:
             self._rest()
 
     def _rest(self) -> None:
@@ -306,7 +306,7 @@ class Connection(asyncio.Protocol):
         close = False
         while running and not close and (answer := running[0].said) is not None:
             exchange = running.popleft()
-            close = exchange.close or self._is_last()
+            close = exchange.close or ((self._ended or self._shared.draining) and self._is_last())
             out.append(self._render(exchange, answer, close))
         if out:
             self._write(out[0] if len(out) == 1 else b"".join(out))
