@@ -26,7 +26,7 @@ _WARM_RUNS = 3
 _WARM_ROWS = 16
 _WARM_ENOUGH_S = 0.1
 _BLOCKED_BUDGETS = 10
-"""A run on the loop of more than so many budgets may not happen twice, whatever the reason of the first was."""
+"""A run that held the loop for more than so many budgets counts whole at once, though it may have been interrupted."""
 
 
 class Ran(msgspec.Struct):
@@ -103,7 +103,7 @@ class Executor:
         what short rows taught is never taken to hold for long ones.
         """
         name = request.signature.name
-        key = (name, 0 if self._fixed_rows[name] else _row_size(request).bit_length())
+        key = (name, 0 if self._fixed_rows.get(name) else _row_size(request).bit_length())
         cost = self._costs.get(key)
         if cost is None:
             cost = self._costs[key] = Cost()
