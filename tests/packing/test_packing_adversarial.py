@@ -65,6 +65,7 @@ def outcome(estimator: Any, rows: Any, folder: Path) -> tuple[str, Comparison]:
 
 TEXTS = ["", "  ", "naïve film", "filmé good", "GOOD film!!", "a very a good film", "bad\nbad", "1st film", "日本 good"]
 HALVES = np.round(IRIS) + np.resize([0.0, 0.5, 0.25, 1e-9], IRIS.shape)
+HOLED = np.where(np.random.default_rng(0).uniform(size=IRIS.shape) < 0.3, np.nan, IRIS)
 TINY = IRIS * 1e-310
 
 CASES: dict[str, tuple[Callable[[], Any], Any, str]] = {
@@ -144,6 +145,12 @@ CASES: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "a deep tree": (
         lambda: DecisionTreeRegressor().fit(2.0 ** -np.arange(0, 1000)[:, None], np.arange(1000) % 2),
         2.0 ** -np.arange(0, 1000)[:, None],
+        "compiled",
+    ),
+    # A forest trained with missing values has infinite thresholds, which part them from all others.
+    "missing values in training": (
+        lambda: RandomForestClassifier(10, random_state=0).fit(HOLED, SPECIES),
+        HOLED,
         "compiled",
     ),
     # Ties, and neighbours far from zero.

@@ -40,7 +40,10 @@ def derive(estimator: Any, signature: Signature, seed: int = 7) -> Derived | Non
     rows = max(16, min(MAX_ROWS, MAX_CELLS // width))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        known = _rows(estimator, rows, np.random.default_rng(seed), None)
+        try:
+            known = _rows(estimator, rows, np.random.default_rng(seed), None)
+        except (ArithmeticError, LookupError, TypeError, ValueError):  # state of a kind not met before tells nothing
+            return None
     if known is None or not known.columns.any() or not len(known.values):
         return None
     tensors = _as_tensors(known.values[:rows], estimator, signature)

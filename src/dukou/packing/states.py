@@ -42,6 +42,8 @@ def _from_trees(estimator: Any, rows: int, chance: Chance, base: Known | None) -
     width = width_of(estimator)
     features = np.concatenate([feature for feature, _ in splits])
     thresholds = np.concatenate([threshold for _, threshold in splits])
+    finite = np.isfinite(thresholds)  # a split between missing and not has an infinite threshold
+    features, thresholds = features[finite], thresholds[finite]
     usable = base is not None and base.values.dtype != object and base.values.shape[1] == width
     context = base.values[chance.integers(0, len(base.values), rows)] if base is not None and usable else None
     values = np.array(context) if context is not None else chance.standard_normal((rows, width))
