@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import orjson
 
+from dukou.core.errors import DukouError
 from dukou.core.message import Context, Served
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.version import ModelRef
@@ -35,6 +36,19 @@ def bound(codec: Codec, body: bytes, version: Served) -> Callable[[], object]:
     return lambda: codec.bind(codec.parse(REF, {}, body), version, Context())
 
 
+def refused(codec: Codec, body: bytes, version: Served) -> Callable[[], object]:
+    """As `bound`, of a body that is no tensor."""
+
+    def refuse() -> DukouError:
+        try:
+            bound(codec, body, version)()
+        except DukouError as error:
+            return error
+        raise AssertionError("the body was not refused")
+
+    return refuse
+
+
 def main() -> None:
     """Print the table."""
     random = np.random.default_rng(0)
@@ -45,12 +59,14 @@ def main() -> None:
         rows = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
         flat = orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
         as_float64 = json.dumps({"X": array.tolist()}).encode()
-        with_nan = b'{"X":' + re.sub(rb"[0-9][^],]*", b"NaN", rows, count=1) + b"}"
+        with_nan = b'{"X":' + re.sub(rb"[0-9][^],]*", b"NaN", rows, count=max(1, array.size // 10)) + b"}"
+        ragged = b'{"X":' + rows[:-1] + b",[1]]}"
         tensor = b'{"name":"X","datatype":"FP32","shape":%b,"data":%b}' % (json.dumps(shape).encode(), flat)
         cases = {
             "plain": bound(plain, b'{"X":' + rows + b"}", version),
             "plain, 17 digits": bound(plain, as_float64, version),
             "plain, with NaN": bound(plain, with_nan, version),
+            "plain, ragged": refused(plain, ragged, version),
             "tf_rest": bound(tf_rest, b'{"instances":' + rows + b"}", version),
             "oip_json": bound(oip_json, b'{"inputs":[' + tensor + b"]}", version),
             "json.loads": lambda body=rows, spec=spec: to_array(json.loads(body), spec),

@@ -33,14 +33,16 @@ def main() -> None:
         signature = Signature(DEFAULT_SIGNATURE, (spec,), (spec,))
         request = InferenceRequest(VERSION, signature, {"y": array}, ("y",), size, Context(), reply=True)
         response = InferenceResponse(VERSION, {"y": array})
+        both = InferenceResponse(VERSION, {"label": np.arange(size), "y": array})
         cases = {
+            "tf_rest, two outputs": lambda one=request, other=both: tf_rest.encode(one, other),
             "plain": lambda one=request, other=response: plain.encode(one, other),
             "tf_rest": lambda one=request, other=response: tf_rest.encode(one, other),
             "oip_json": lambda one=request, other=response: oip_json.encode(one, other),
             "six digits singly": lambda array=array: json_write._nested(array.tolist(), json_write._SINGLE[4]),
         }
         for name, call in cases.items():
-            print(f"{size:>9,} floats  {name:18} {best_us(call):>12,.1f} us")
+            print(f"{size:>9,} floats  {name:20} {best_us(call):>12,.1f} us")
 
 
 if __name__ == "__main__":

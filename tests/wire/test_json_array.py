@@ -225,6 +225,13 @@ def test_more_axes_than_numpy_has_are_refused() -> None:
     assert refused(data, "FP32").reason is Reason.TOO_DEEP
 
 
+def test_arrays_below_too_many_lists_are_refused() -> None:
+    """A large body reaches the same bound by stacking."""
+    data: Any = np.ones((1,) * MAX_RANK)
+
+    assert refused([data], "FP32").reason is Reason.TOO_DEEP
+
+
 def test_known_numbers_are_not_looked_at_singly_but_ragged_rows_are_found() -> None:
     """The quick way for typed numbers answers as the careful one."""
     spec = TensorSpec("X", "FP32")

@@ -66,6 +66,8 @@ def _stacked(data: list[Any], spec: TensorSpec) -> NDArray[Any]:
                 Reason.RAGGED, tensor=spec.name, row=row, got=list(array.shape), wanted=list(arrays[0].shape)
             )
         arrays.append(array)
+    if arrays[0].ndim >= MAX_RANK:
+        raise DukouError(Reason.TOO_DEEP, tensor=spec.name, wanted=MAX_RANK)
     return np.stack(arrays)
 
 

@@ -47,7 +47,7 @@ class Cut(Struct):
 
 
 def _stand_in(mark: str, number: int) -> bytes:
-    # An object, not a string: it is refused wherever an array would be, such as in the place of an object's key.
+    # An object, not a string: as the key of a member it is refused just as an array is.
     return b'{"%b":%d}' % (mark.encode(), number)
 
 
