@@ -71,7 +71,7 @@ def survey(path: Path, *, max_bytes: int = MAX_BYTES) -> Survey:
     except RefusedError as error:
         raise _refusal(path, f"wants {error}") from error
     except Exception as error:  # damaged bytes raise anything
-        detail = f"it is no joblib or pickle file, or is damaged ({_first_line(error)})"
+        detail = "it is no ONNX, joblib, pickle or skops file, or it is damaged"
         raise DukouError(Reason.ARTIFACT_UNREADABLE, path=str(path), detail=detail) from error
     return Survey(tuple(reader.names), reader.libraries)
 
