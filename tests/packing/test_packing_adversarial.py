@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from packing_models import IRIS, LIKED, LINES, MORNING, SECONDS, SPECIES
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
@@ -222,7 +222,10 @@ def test_whatever_form_is_chosen_answers_as_the_original(
     estimator = make_pipeline(model()) if scaler is None else make_pipeline(scaler(), model())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        estimator.fit(data[:80], target[:80])
+        try:
+            estimator.fit(data[:80], target[:80])
+        except ValueError:  # scikit-learn itself gives up on such data
+            reject()
 
     _, comparison = outcome(estimator, data[80:], tmp_path)
 
