@@ -78,10 +78,10 @@ def cut(document: bytes, least_bytes: int = LEAST_BYTES, few: int = FEW) -> Cut:
 
 def _candidates(document: bytes, least_bytes: int) -> Iterator[tuple[int, int]]:
     """Where large arrays may be: from the first `[` between two strings to the last `]` before a brace."""
-    quotes = _quotes(document)
-    if np.count_nonzero(quotes) > MOST_QUOTES:
+    places = _quote_places(document)
+    if len(places) > MOST_QUOTES:
         return
-    edges = np.concatenate(([-1], np.flatnonzero(quotes), [len(document)]))
+    edges = np.concatenate(([-1], places, [len(document)]))
     ends = edges[1::2]
     starts = edges[0::2][: len(ends)] + 1
     long = ends - starts >= least_bytes
@@ -93,6 +93,18 @@ def _candidates(document: bytes, least_bytes: int) -> Iterator[tuple[int, int]]:
         last = document.rfind(b"]", first, min((place for place in braces if place >= 0), default=stop)) + 1
         if last - first >= least_bytes:
             yield first, last
+
+
+def _quote_places(document: bytes) -> NDArray[np.intp]:
+    """Where strings begin and end. Few of them are found one by one, without a look at every byte by itself."""
+    places: list[int] = []
+    place = document.find(b'"')
+    while place >= 0 and len(places) < FEW:
+        places.append(place)
+        place = document.find(b'"', place + 1)
+    if place >= 0 or b"\\" in document:
+        return np.flatnonzero(_quotes(document))
+    return np.array(places, np.intp)
 
 
 def _quotes(document: bytes) -> NDArray[np.bool_]:
@@ -123,8 +135,10 @@ def array_of(text: bytes, long_bytes: int = LONG_BYTES) -> NDArray[np.generic] |
     `long_bytes` on average are looked at one by one.
     """
     tokens = b"N" in text or b"I" in text
-    if not tokens and np.count_nonzero(np.frombuffer(text, np.uint8) == ord("[")) * long_bytes <= len(text):
-        return _array_of_few_lists(text)
+    if not tokens:
+        lists = int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("[")))
+        if lists * long_bytes <= len(text):
+            return _array_of_few_lists(text, lists)
     if tokens:
         for control, (token, _) in zip(_CONTROLS, _TOKENS, strict=True):
             if control in text:
@@ -142,7 +156,7 @@ def array_of(text: bytes, long_bytes: int = LONG_BYTES) -> NDArray[np.generic] |
     return (_with_tokens(array, structure) if tokens else array).reshape(shape)
 
 
-def _array_of_few_lists(text: bytes) -> NDArray[np.generic] | None:
+def _array_of_few_lists(text: bytes, brackets: int) -> NDArray[np.generic] | None:
     """The same for text without tokens, looking at each list: faster than at each byte where lists are long.
 
     The lengths of all lists of a level are equal, and no bracket is left that would be a list among the numbers.
@@ -151,7 +165,8 @@ def _array_of_few_lists(text: bytes) -> NDArray[np.generic] | None:
     if parsed is None:
         return None
     level: list[Any] = [parsed]
-    lists, shape = 0, list[int]()
+    lists = 0
+    shape: list[int] = []
     while True:
         sizes = set(map(len, level))
         lists += len(level)
@@ -163,7 +178,7 @@ def _array_of_few_lists(text: bytes) -> NDArray[np.generic] | None:
         level = [child for parent in level for child in parent]
         if set(map(type, level)) != {simdjson.Array}:
             return None
-    if lists != text.count(b"["):
+    if lists != brackets:
         return None
     array = _numbers(parsed, floats=False)
     return array.reshape(shape) if array is not None and array.size == np.prod(shape, dtype=object) else None
