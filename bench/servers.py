@@ -31,7 +31,7 @@ class Server:
 def nginx_command(port: int, folder: Path) -> list[str]:
     config = folder / f"nginx-{port}.conf"
     config.write_text(
-        "worker_processes 1; daemon off; error_log stderr crit; pid /tmp/nginx-bench.pid;\n"
+        f"worker_processes 1; daemon off; error_log stderr crit; pid {folder}/nginx-{port}.pid;\n"
         "events { worker_connections 1024; }\n"
         "http { access_log off; client_max_body_size 64m; keepalive_requests 100000000;\n"
         "  default_type application/json;\n"
