@@ -63,7 +63,9 @@ async def _supervise(
             if item.error:
                 warnings.append(item.error)
         served = tuple(item.id for item in applied.reports if item.state is State.AVAILABLE)
-        on_ready(Ready(urls, served, tuple(dict.fromkeys(warnings))))
+        said = Ready(urls, served, tuple(dict.fromkeys(warnings)))
+        # In a thread: it may ask the server it speaks of, and a worker that dies meanwhile is to be replaced at once.
+        asyncio.get_running_loop().run_in_executor(None, on_ready, said)
 
     supervisor = Supervisor(config.server, slots, command, ready)
     running = asyncio.create_task(supervisor.run())
