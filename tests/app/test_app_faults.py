@@ -198,7 +198,7 @@ def test_a_port_in_use_is_named(server: Server, repository: Path) -> None:
     assert "in use" in done.stderr
 
 
-def test_a_killed_worker_is_back_within_a_second_and_only_its_own_requests_are_lost(repository: Path) -> None:
+def test_a_killed_worker_is_replaced_and_only_its_own_requests_are_lost(repository: Path) -> None:
     """SIGKILL under load: connections wait in the backlog of its socket, all later requests are answered."""
     with Server(repository, "--port", "0", "--workers", "2") as server:
         load = Load(server.url)

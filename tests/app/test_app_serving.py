@@ -4,11 +4,13 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -76,16 +78,37 @@ def test_serving_a_packed_model_opens_only_the_onnx_file(repository: Path, tmp_p
 @pytest.mark.socket
 @pytest.mark.slow
 def test_sigterm_answers_what_was_taken_and_exits_0(repository: Path) -> None:
-    """Requests under way get their answers; the port is free afterwards."""
+    """A request whose head was taken before the signal sends its body after it, when nobody else is let in any more."""
+    body = ROW.encode()
     with Server(repository, "--port", "0") as server:
-        assert server.post("/predict", ROW).json() == {"y_pred": [0]}
-        url = server.url
+        address = urlsplit(server.url)
+        with socket.create_connection((address.hostname, address.port), timeout=20) as taken:
+            taken.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+            )
+            assert taken.recv(1000).startswith(b"HTTP/1.1 100 ")
+            server.process.send_signal(signal.SIGTERM)
+            await_refusal(address.hostname or "", address.port or 0)
 
-        code = server.stop()
+            taken.sendall(body)
 
-    assert code == 0
-    with pytest.raises(requests.ConnectionError):
-        requests.post(url + "/predict", data=ROW, timeout=5)
+            answer = http.client.HTTPResponse(taken)
+            answer.begin()
+            assert (answer.status, json.loads(answer.read())) == (200, {"y_pred": [0]})
+            answer.close()
+        assert server.process.wait(30) == 0
+        server.stop()  # has ended: this only closes its pipe
+
+
+def await_refusal(host: str, port: int) -> None:
+    """Return once nobody accepts connections there."""
+    until_s = time.monotonic() + 20
+    while time.monotonic() < until_s:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+        except OSError:
+            return
+    raise AssertionError("the server goes on accepting connections")
 
 
 @pytest.mark.socket
