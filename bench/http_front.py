@@ -30,7 +30,8 @@ from dukou.core.message import (
 )
 from dukou.core.model import ModelRef
 from dukou.core.tensor import Tensors
-from dukou.net import routes, status
+from dukou.net import status
+from dukou.net.api import Api, Call
 from dukou.net.listener import HttpServer
 from dukou.testing.models import iris_request, served, table
 from dukou.wire.codec import Headers, Reply
@@ -137,10 +138,10 @@ def measure(feed: Callable[[bytes], None], pieces: Sequence[bytes], seconds: flo
 async def main(seconds: float) -> None:
     """Print one line for each kind of request."""
     plane = Instant()
-    nothing = routes.Dialect(NothingCodec(plane.choose(ModelRef("iris"), "")), status.HTTP)
+    nothing = Api(NothingCodec(plane.choose(ModelRef("iris"), "")), status.HTTP)
     with ThreadPoolExecutor(1) as pool:
         server = HttpServer(plane, HttpConfig(), EngineConfig(), metrics=lambda: b"", pool=pool)
-        server.known_routes[b"POST", b"/nothing"] = routes.Call(nothing, ModelRef("iris"))
+        server.known_routes[b"POST", b"/nothing"] = Call(nothing, ModelRef("iris"))
         for path in (b"/nothing", b"/v2/models/iris/infer"):
             for name, head in HEADS.items():
                 transport = Wire()

@@ -8,10 +8,11 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "dukou"
 
-EVERYONE = {"core", "config"}
+EVERYONE = {"core", "config", "protos"}
 ALLOWED = {
     "core": set(),
     "config": set(),
+    "protos": set(),
     "wire": set(),
     "engine": set(),
     "runtimes": set(),
@@ -41,6 +42,9 @@ FRAMEWORKS = {
     "skops": {"runtimes/sklearn.py"},
     "httptools": {"net/http1.py"},
     "httpx": {"client/http.py"},
+    "ngh2": {"net/http2.py"},
+    "grpc": {"client/grpc.py"},
+    "google": {"protos/pool.py"},
     "prometheus_client": {"telemetry/metrics.py"},
 }
 CORE_MAY = {"msgspec", "numpy", "dukou"}

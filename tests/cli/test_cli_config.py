@@ -83,7 +83,7 @@ def test_show_is_what_happens_anyway(capsys: pytest.CaptureFixture[str]) -> None
     run(["config", "--show"])
 
     assert capsys.readouterr().out == plain
-    assert set(tomllib.loads(plain)) == {"server", "http", "engine", "models", "telemetry"}
+    assert set(tomllib.loads(plain)) == {"server", "http", "http2", "plain", "engine", "models", "telemetry"}
 
 
 def test_config_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,8 +20,9 @@ from dukou.core.event import RequestRefused
 from dukou.core.message import InferenceRequest, InferenceResponse, Stage
 from dukou.core.model import ModelRef, ModelVersion, Signature, State, TensorSpec
 from dukou.engine.router import Engine
-from dukou.net.calls import MOST_GZIP_MEMBERS, decompress, is_large
-from dukou.net.routes import PLAIN, Call, Dialect
+from dukou.net.api import Api, Call
+from dukou.net.calls import MOST_GZIP_MEMBERS, decompress
+from dukou.net.routes import PLAIN
 from dukou.testing.clock import HandClock
 from dukou.testing.models import Direct, FunctionModel, iris_like, manifest, served, table
 
@@ -135,7 +136,7 @@ def test_large_bodies_and_answers_are_worked_on_in_the_pool(rows: int, on_loop: 
     body = json.dumps({"X": [[1.0, 2.0, 3.0, 4.0]] * rows}).encode()
 
     with World(decode_off_loop_bytes=1000) as world:
-        world.server.known_routes[b"POST", b"/predict"] = Call(Dialect(noted, PLAIN.statuses), ModelRef(""))
+        world.server.known_routes[b"POST", b"/predict"] = Call(Api(noted, PLAIN.statuses), ModelRef(""))
         (said,) = send_and_wait(world, predict(body=body)).answers()
 
     assert len(json.loads(said.body)["y_pred"]) == rows
@@ -323,21 +324,6 @@ def test_a_client_that_goes_while_its_body_is_read_makes_room_at_once() -> None:
             return busy.stage.requests
 
     assert asyncio.run(go()) == []
-
-
-@pytest.mark.parametrize(
-    ("outputs", "large"),
-    [
-        ({"y": np.zeros(10)}, False),
-        ({"y": np.zeros(50)}, True),
-        ({"y": np.zeros(50, np.float32)}, False),
-        ({"y": np.zeros(10), "a_rather_long_name_that_is_written_for_each_row_of_a_row_answer": np.zeros(10)}, True),
-        ({"y": np.array(["text"] * 50, object)}, True),
-    ],
-)
-def test_an_answer_is_large_by_what_it_weighs_as_text(outputs: Mapping[str, Any], large: bool) -> None:
-    """Digits by datatype, and the names of outputs, which row answers repeat."""
-    assert is_large(InferenceResponse(ModelVersion("m", 1), outputs), 1000) is large
 
 
 def test_a_failure_that_the_engine_has_logged_is_not_logged_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,12 +5,13 @@ import json
 import pytest
 
 from dukou.core.model import ModelRef
+from dukou.net.api import Api, Call
 from dukou.net.exchange import Answer
-from dukou.net.routes import OIP_JSON, PLAIN, TF_REST, Call, Dialect, Page, PageKind, route
+from dukou.net.routes import OIP_JSON, PLAIN, TF_REST, Page, PageKind, route
 
 
 @pytest.mark.parametrize(
-    ("target", "dialect", "ref"),
+    ("target", "api", "ref"),
     [
         ("/predict", PLAIN, ModelRef("")),
         ("/predict?a=/x", PLAIN, ModelRef("")),
@@ -32,9 +33,9 @@ from dukou.net.routes import OIP_JSON, PLAIN, TF_REST, Call, Dialect, Page, Page
         ("/v1/models/iris/versions/0000000000000000000000001:predict", TF_REST, ModelRef("iris", 1)),
     ],
 )
-def test_a_post_is_a_call(target: str, dialect: Dialect, ref: ModelRef) -> None:
+def test_a_post_is_a_call(target: str, api: Api, ref: ModelRef) -> None:
     """Every inference path of every protocol names its model."""
-    assert route(b"POST", target.encode()) == Call(dialect, ref)
+    assert route(b"POST", target.encode()) == Call(api, ref)
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])

@@ -21,7 +21,8 @@ from in_memory import PREDICT, HandPlane, Said, World, predict, read_answers, re
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import ModelRef
-from dukou.net.routes import PLAIN, Call, Dialect
+from dukou.net.api import Api, Call
+from dukou.net.routes import PLAIN
 from dukou.net.sockets import bind, close_all, tls_context
 
 pytestmark = pytest.mark.socket
@@ -365,7 +366,7 @@ def test_the_loop_is_free_while_a_large_body_is_read(run: Run) -> None:
 
     async def test() -> None:
         async with serving(world) as place:
-            world.server.known_routes[b"POST", b"/large"] = Call(Dialect(Waiting(), PLAIN.statuses), ModelRef(""))
+            world.server.known_routes[b"POST", b"/large"] = Call(Api(Waiting(), PLAIN.statuses), ModelRef(""))
             asking = asyncio.ensure_future(talk(place, request("POST", "/large", PREDICT)))
             await until(started.is_set)
 

@@ -27,7 +27,8 @@ class ServerConfig:
 
     listen: tuple[str, ...] = _setting(
         ("127.0.0.1:8501", "127.0.0.1:8500"),
-        "Addresses to listen on: `host:port`, `[v6]:port`, or `unix:/path`. Port 0 lets the system choose.",
+        "Addresses to listen on: `host:port`, `[v6]:port`, or `unix:/path`. Port 0 lets the system choose. Each may be "
+        "followed by a comma and a dialect: `tensorflow-serving`, `triton`, `kserve` or `mlserver`.",
     )
     insecure: bool = _setting(
         False, "Allow addresses that other machines can reach. There is no authentication yet: anyone there may call."
@@ -64,6 +65,53 @@ class HttpConfig:
     write_timeout_s: float = _setting(
         60.0, "How long a client may take nothing of an answer before it is cut off.", unit="s", least=0.1
     )
+    cors: bool = _setting(False, "Let pages of other origins call `/v1`, as TensorFlow Serving's flag does.")
+
+
+@dataclass(frozen=True, slots=True)
+class Http2Config:
+    """HTTP/2 and gRPC. The limits and timeouts of `http` hold there as well."""
+
+    max_concurrent_streams: int = _setting(256, "Requests of one connection under way at a time.", least=1, most=65_536)
+    window_bytes: int = _setting(
+        1024 * 1024,
+        "How much of a request's body may be under way before we have taken it (flow control), per stream.",
+        unit="bytes",
+        least=65_535,
+        most=2**31 - 1,
+    )
+    max_message_bytes: int = _setting(
+        64 * 1024 * 1024,
+        "Largest gRPC message, also after decompression; more is RESOURCE_EXHAUSTED.",
+        unit="bytes",
+        least=1,
+        most=2**31 - 1,
+    )
+    compress_above_bytes: int = _setting(
+        0, "Compress gRPC answers larger than this for clients that accept gzip; 0 never does.", unit="bytes", least=0
+    )
+    keepalive_s: float = _setting(
+        0.0,
+        "Ping a quiet connection this often; 0 never does. `http.idle_timeout_s` closes idle ones.",
+        unit="s",
+        least=0.0,
+    )
+    keepalive_timeout_s: float = _setting(20.0, "How long a ping may go unanswered.", unit="s", least=0.1)
+    max_connection_age_s: float = _setting(
+        0.0, "Ask clients to connect anew after this long, so that load spreads; 0 never does.", unit="s", least=0.0
+    )
+    max_connection_age_grace_s: float = _setting(
+        30.0, "How long calls of a connection that has reached its age may go on.", unit="s", least=0.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlainConfig:
+    """The simple route, for those who leave a script of their own behind."""
+
+    route: str = _setting("/predict", "Its path; `ROUTE/NAME` names a model where several are served.")
+    input_key: str = _setting("X", "Key of the rows in the request.")
+    output_key: str = _setting("y_pred", "Key of the first output in the answer.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +159,10 @@ class ModelsConfig:
     trust_pickle: bool = _setting(
         False, "Open joblib and pickle files without the allowlist. They can run any code: only for files you made."
     )
+    trust_python: bool = _setting(
+        False, "Serve folders that hold a `model.py`. It can run any code: only for files you made."
+    )
+    labels: Mapping[str, Any] = _setting({}, "Names for versions: `[models.labels.NAME]` tables of `label = version`.")
     cache_dir: str = _setting("", "Where bare model files are packed in passing; empty is the user's cache folder.")
     options: Mapping[str, Any] = _setting({}, "Settings of single models: `[models.options.NAME]` tables.")
 
@@ -120,6 +172,9 @@ class TelemetryConfig:
     """Logs and metrics."""
 
     access_log: bool = _setting(False, "Write one line per request. Costs time; off by default.")
+    serving_metrics_path: str = _setting(
+        "/monitoring/prometheus/metrics", "Where metrics have TensorFlow Serving's names; empty for nowhere."
+    )
     log_level: str = _setting("info", "Least severe level written.", choices=("debug", "info", "warning", "error"))
     state_dir: str = _setting("", "Folder of the running server's own files; empty makes a temporary one.")
 
@@ -130,6 +185,8 @@ class Config:
 
     server: ServerConfig = field(default_factory=ServerConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
+    http2: Http2Config = field(default_factory=Http2Config)
+    plain: PlainConfig = field(default_factory=PlainConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

@@ -13,7 +13,8 @@ class BatchRan(msgspec.Struct, frozen=True):
     """One execution of a model, for one request or many.
 
     `arrived_s` holds each answered request's arrival; `started_s` and `ended_s` bound the execution (all on the
-    monotonic clock). `rows` is the batch's size. `inline` says that it ran on the loop, not in a thread.
+    monotonic clock). `rows` is the batch's size. `inline` says that it ran on the loop, not in a thread. The model
+    itself ran from `joined_s` to `inferred_s`; both are 0 for an execution that failed.
     """
 
     version: ModelVersion
@@ -22,6 +23,8 @@ class BatchRan(msgspec.Struct, frozen=True):
     ended_s: float
     rows: int
     inline: bool
+    joined_s: float = 0.0
+    inferred_s: float = 0.0
 
 
 class RequestRefused(msgspec.Struct, frozen=True):

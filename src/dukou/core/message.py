@@ -1,6 +1,6 @@
 """What travels through the data plane, and the shape of its stages."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -67,14 +67,23 @@ class Stage(Protocol):
         """Answer, or raise DukouError."""
 
 
+class Streamer(Protocol):
+    """Answers requests of streaming signatures; called from ordinary asyncio tasks."""
+
+    def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
+        """The responses as they come. Raises DukouError; closing the iterator (`aclose`) ends the work."""
+
+
 class Served(msgspec.Struct, frozen=True):
-    """One version as the data plane sees it. `stage` is None unless the state is AVAILABLE."""
+    """One version as the data plane sees it. `stage` is None unless the state is AVAILABLE; `streamer` is there for a
+    version with streaming signatures."""
 
     id: ModelVersion
     manifest: ModelManifest
     state: State
     stage: Stage | None = None
     error: DukouError | None = None
+    streamer: Streamer | None = None
 
 
 class Table(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ DEFAULT_SIGNATURE = "serving_default"
 
 DATATYPES = (
     *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
-    *("FP16", "FP32", "FP64", "BYTES"),
+    *("FP16", "BF16", "FP32", "FP64", "BYTES"),
 )
 """The names of all datatypes; `dukou.core.tensor.DTYPES` has their NumPy dtypes."""
 
@@ -38,14 +38,18 @@ DATATYPES = (
 class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What a tensor must look like: its name, datatype and shape.
 
-    `shape` has -1 for any size and is None when even the rank is unknown. `columns` names the entries of the last axis
-    for a model that was trained on a frame; empty when it was not.
+    `shape` has -1 for any size and is None when even the rank is unknown; `stated` is then the shape that metadata
+    tells, which binds nobody (TensorFlow Serving's signatures are so). `columns` names the entries of the last axis:
+    of an input, the columns of the frame that the model was trained on; of an output, its classes. `tensor` is the
+    artifact's own name of the tensor where it has another one.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...] | None = None
     columns: tuple[str, ...] = ()
+    stated: tuple[int, ...] | None = None
+    tensor: str = ""
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of `shape` is allowed."""
@@ -57,13 +61,18 @@ class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
 
 
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Named inputs and outputs. `batched`: axis 0 of every input and output is rows (its size there is -1)."""
+    """Named inputs and outputs.
+
+    `batched`: axis 0 of every input and output is rows (its size there is -1). `method` is `predict`, `classify` or
+    `regress`. `streaming`: a request may have any number of responses.
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     method: str = "predict"
     batched: bool = True
+    streaming: bool = False
 
     def output_names(self) -> tuple[str, ...]:
         """The names of all outputs, in order."""

@@ -1,6 +1,6 @@
 """Models in memory: the Protocols of what loads them and what answers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,19 @@ class LoadedModel(Protocol):
         self, signature: str, inputs: Tensors, outputs: tuple[str, ...], parameters: Mapping[str, Any]
     ) -> Tensors:
         """The outputs asked for, by name. Raises DukouError; MODEL_REFUSED_INPUT where the values are at fault."""
+
+
+class StreamingModel(LoadedModel, Protocol):
+    """A LoadedModel with signatures that are `streaming`."""
+
+    def stream(
+        self, signature: str, inputs: Tensors, outputs: tuple[str, ...], parameters: Mapping[str, Any]
+    ) -> Iterator[Tensors]:
+        """The responses to one request, as they come; each holds those of the `outputs` that it has.
+
+        Each step runs in a thread, one step of an iterator at a time; closing the iterator ends the work. Raises what
+        `infer` raises.
+        """
 
 
 class Runtime(Protocol):

@@ -2,6 +2,9 @@
 
 Datatype names are those of the Open Inference Protocol (BOOL, INT64, FP32, BYTES, ...). A BYTES tensor is an object
 array whose elements are `str` (text) or `bytes`; every other datatype is the NumPy dtype of the table below.
+
+NumPy has no bfloat16: a BF16 tensor is an array of records with one field, its 16 bits. That keeps it apart from UINT16
+and costs no conversion; `widen` and `narrow` are for whoever computes.
 """
 
 from collections.abc import Mapping
@@ -23,11 +26,12 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "INT32": np.dtype(np.int32),
     "INT64": np.dtype(np.int64),
     "FP16": np.dtype(np.float16),
+    "BF16": np.dtype([("bfloat16", "<u2")]),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
     "BYTES": np.dtype(object),
 }
-"""Datatype name to NumPy dtype. BF16 has no NumPy dtype and is not here."""
+"""Datatype name to NumPy dtype."""
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -38,3 +42,19 @@ def datatype_of(array: NDArray[Any]) -> str:
     if name is not None:
         return name
     return "BYTES" if array.dtype.kind in "US" else _NAMES[array.dtype.newbyteorder("=")]
+
+
+def widen(array: NDArray[Any]) -> NDArray[np.float32]:
+    """A BF16 array as FP32, exactly: its bits are the upper half."""
+    bits: NDArray[np.uint32] = array.view(np.uint16).astype(np.uint32) << np.uint32(16)
+    return bits.view(np.float32).reshape(array.shape)
+
+
+def narrow(array: NDArray[np.float32]) -> NDArray[Any]:
+    """An FP32 array as BF16, rounded to the nearest, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    rounded = ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(
+        np.uint16
+    )
+    quiet = np.where(np.isnan(array), np.uint16(0x7FC0), rounded)
+    return np.ascontiguousarray(quiet).view(DTYPES["BF16"]).reshape(array.shape)

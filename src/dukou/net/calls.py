@@ -13,17 +13,14 @@ import msgspec
 from dukou.config import EngineConfig
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.message import Context, DataPlane, InferenceRequest, InferenceResponse, Stage
+from dukou.net.api import Call
 from dukou.net.exchange import Answer, Exchange, OnRefused
-from dukou.net.routes import Call
 from dukou.wire.codec import Headers
 
 T = TypeVar("T")
 
-TEXT_PER_BYTE = 3
-"""JSON bytes for each byte of an array: `-1.2345678901234567e-300` and a comma are 24 for the 8 of a FP64."""
-PUNCTUATION_BYTES = 4
 MOST_TEXT_PER_BYTE = 64
-"""Seldom more, names of outputs included: what is small even so is not looked at further."""
+"""Of an array; seldom more, names of outputs included: what is small even so is not looked at further."""
 MOST_GZIP_MEMBERS = 16
 
 _log = logging.getLogger("dukou.net")
@@ -50,7 +47,7 @@ class Calls:
 
     def answer(self, exchange: Exchange, call: Call) -> None:
         """Answer `exchange` once, now or later."""
-        deadline_s = exchange.arrived_s + self._timeout_s
+        deadline_s = min(exchange.arrived_s + self._timeout_s, exchange.deadline_s)
         exchange.run = self._plane.start(
             self._call(exchange, call, deadline_s), partial(self._done, exchange, call), deadline_s
         )
@@ -62,24 +59,26 @@ class Calls:
         context = Context(exchange.id, exchange.arrived_s, deadline_s)
         if b"traceparent" in headers:
             context.traceparent = headers[b"traceparent"].decode("latin-1")
-        if len(exchange.body) > self._off_loop_bytes or b"content-encoding" in headers:
+        codec = call.api.codec
+        limit = self._off_loop_bytes
+        body = exchange.body
+        if b"content-encoding" in headers or (len(body) > limit and codec.reading_bytes(headers, body) > limit):
             stage, request = await self._in_pool(self._read, exchange, call, headers, context)
         else:
             stage, request = self._read(exchange, call, headers, context)
         response = await stage.infer(request)
         exchange.executed = True
-        encode = call.dialect.codec.encode
-        if is_large(response, self._off_loop_bytes):
-            reply = await self._in_pool(encode, request, response)
+        if _may_be_large(response, limit) and codec.writing_bytes(request, response) > limit:
+            reply = await self._in_pool(codec.encode, request, response)
         else:
-            reply = encode(request, response)
-        return Answer(200, reply.body, reply.content_type, reply.headers)
+            reply = codec.encode(request, response)
+        return Answer(call.api.ok, reply.body, reply.content_type, reply.headers)
 
     def _read(
         self, exchange: Exchange, call: Call, headers: Headers, context: Context
     ) -> tuple[Stage, InferenceRequest]:
         """What the body asks for, and the stage of the version that answers it."""
-        codec = call.dialect.codec
+        codec = call.api.codec
         body = exchange.body
         if b"content-encoding" in headers:
             body = decompress(headers[b"content-encoding"], body, self._max_body_bytes)
@@ -108,28 +107,20 @@ class Calls:
 
 def _refusal(exchange: Exchange, call: Call, error: DukouError) -> Answer:
     try:
-        answer = call.dialect.refuse(error)
+        answer = call.api.refuse(error)
     except Exception:
         _log.exception("request %s: its error could not be written", exchange.id)
-        return call.dialect.refuse(DukouError(Reason.INTERNAL))
+        return call.api.refuse(DukouError(Reason.INTERNAL))
     if error.code is Code.UNIMPLEMENTED and b"content-encoding" in exchange.headers:
         return msgspec.structs.replace(answer, headers=((b"accept-encoding", b"gzip, deflate"),))
     return answer
 
 
-def is_large(response: InferenceResponse, limit_bytes: int) -> bool:
-    """Whether the answer may be more than `limit_bytes` of JSON; of texts only the number counts, their bytes cost
-    little."""
-    outputs = response.outputs
+def _may_be_large(response: InferenceResponse, limit_bytes: int) -> bool:
     array_bytes = 0
-    for array in outputs.values():
+    for array in response.outputs.values():
         array_bytes += array.nbytes
-    if array_bytes * MOST_TEXT_PER_BYTE <= limit_bytes:
-        return False
-    text_bytes = array_bytes * TEXT_PER_BYTE
-    if len(outputs) > 1:  # rows may be objects with a name for each value
-        text_bytes += sum(len(array) * (len(name) + PUNCTUATION_BYTES) for name, array in outputs.items() if array.ndim)
-    return text_bytes > limit_bytes
+    return array_bytes * MOST_TEXT_PER_BYTE > limit_bytes
 
 
 def decompress(encoding: bytes, body: bytes, max_bytes: int) -> bytes:

@@ -1,6 +1,7 @@
 """One HTTP request and its answer."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -20,12 +21,17 @@ class Cancellable(Protocol):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What is said to a request. Without a content type there is no body."""
+    """What is said to a request. Without a content type there is no body.
+
+    A body that comes bit by bit is `pieces`, and `body` is empty: the connection takes each when the client has taken
+    the last, and closes the iterator (`aclose`) when the client goes. `status` is that of HTTP, or of gRPC for a call.
+    """
 
     status: int
     body: bytes = b""
     content_type: bytes = JSON
     headers: Sequence[tuple[bytes, bytes]] = ()
+    pieces: AsyncIterator[bytes] | None = None
 
 
 def error_body(detail: str) -> bytes:
@@ -37,8 +43,8 @@ class Exchange(msgspec.Struct, eq=False):
     """A request on its way to its answer.
 
     `head` is None for bytes that were no request. `run` is the call under way, to be cancelled when the client goes.
-    `arrived_s` is on the monotonic clock. `close` says that the connection ends with this answer. `version` is the one
-    chosen to answer, `executed` says that it has.
+    `arrived_s` and `deadline_s`, which is the caller's own, are on the monotonic clock. `close` says that the
+    connection ends with this answer. `version` is the one chosen to answer, `executed` says that it has.
     """
 
     head: Head | None
@@ -50,6 +56,7 @@ class Exchange(msgspec.Struct, eq=False):
     run: Cancellable | None = None
     version: ModelVersion | None = None
     executed: bool = False
+    deadline_s: float = math.inf
     said: Answer | None = None
 
     @property

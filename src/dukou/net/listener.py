@@ -16,11 +16,12 @@ from dukou.core.clock import wall as wall_clock
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.event import Observer, RequestRefused
 from dukou.core.message import DataPlane
+from dukou.net.api import Call
 from dukou.net.calls import Calls
 from dukou.net.connection import Connections
 from dukou.net.exchange import Answer, Exchange, error_body
 from dukou.net.pages import Pages
-from dukou.net.routes import Call, Page, Route, route
+from dukou.net.routes import Page, Route, route
 from dukou.net.status import CODES
 
 KNOWN_ROUTES = 1024

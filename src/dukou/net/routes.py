@@ -12,12 +12,12 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from dukou.core.errors import Code, DukouError, Reason
+from dukou.core.errors import DukouError, Reason
 from dukou.core.version import ModelRef
 from dukou.net import status
+from dukou.net.api import Api, Call
 from dukou.net.exchange import Answer, error_body
 from dukou.wire import oip_json, plain, tf_rest
-from dukou.wire.codec import Codec
 
 INT64_MAX = 2**63 - 1
 
@@ -36,27 +36,6 @@ class PageKind(enum.Enum):
     TF_OPTIONS = enum.auto()
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """A protocol and the HTTP statuses that its clients expect."""
-
-    codec: Codec
-    statuses: Mapping[Code, int]
-
-    def refuse(self, error: DukouError) -> Answer:
-        """The answer to a call that was refused or failed."""
-        code = error.code
-        retry_s = status.RETRY_AFTER_S.get(code)
-        headers = ((b"retry-after", b"%d" % retry_s),) if retry_s is not None else ()
-        return Answer(self.statuses[code], self.codec.refuse(error), headers=headers)
-
-
-class Call(msgspec.Struct, frozen=True):
-    """An inference in `dialect`, of `ref`; an empty name means the only model."""
-
-    dialect: Dialect
-    ref: ModelRef
-
-
 class Page(msgspec.Struct, frozen=True):
     """Something to read, of `ref` where it is about a model."""
 
@@ -67,9 +46,9 @@ class Page(msgspec.Struct, frozen=True):
 Route: TypeAlias = Call | Page | Answer
 """What a request is meant for; an Answer is one that is known without looking further."""
 
-PLAIN = Dialect(plain, status.HTTP)
-TF_REST = Dialect(tf_rest, status.TF_REST)
-OIP_JSON = Dialect(oip_json, status.HTTP)
+PLAIN = Api(plain, status.HTTP)
+TF_REST = Api(tf_rest, status.TF_REST)
+OIP_JSON = Api(oip_json, status.HTTP)
 
 _NOT_FOUND = Answer(404, error_body("Not Found"))
 _PAGES: Mapping[bytes, PageKind] = {

@@ -37,4 +37,14 @@ class Codec(Protocol):
         """The answer as this protocol writes it. Raises DukouError where the protocol cannot say it."""
 
     def refuse(self, error: DukouError) -> bytes:
-        """The JSON body of an error, in the words this protocol's clients look for."""
+        """The body of an error, in the words this protocol's clients look for: JSON, or gRPC's message."""
+
+    def reading_bytes(self, headers: Headers, body: bytes) -> int:
+        """How many bytes of `body` are text or the like, slow to read; raw tensor data counts a sixty-fourth.
+
+        Asked of large bodies only, to decide whether they are read on the event loop. Never raises."""
+
+    def writing_bytes(self, request: InferenceRequest, response: InferenceResponse) -> int:
+        """How many bytes of text `encode` would write, an estimate that may be too high; raw data as above.
+
+        Asked of large answers only, for the same decision. Never raises."""

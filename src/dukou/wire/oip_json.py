@@ -27,8 +27,12 @@ from dukou.wire.json_cut import MAX_RANK
 from dukou.wire.json_text import decode, read
 from dukou.wire.json_write import array_text, error_text
 from dukou.wire.rows import count, fit
+from dukou.wire.text_size import reading_bytes, writing_bytes
 
 T = TypeVar("T")
+
+
+__all__ = ["bind", "encode", "parse", "reading_bytes", "refuse", "writing_bytes"]
 
 
 class _NumericInput(msgspec.Struct):

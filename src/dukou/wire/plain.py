@@ -17,6 +17,9 @@ from dukou.wire.json_array import Numbers
 from dukou.wire.json_text import decode, read
 from dukou.wire.json_write import array_text, error_text
 from dukou.wire.rows import count, from_rows
+from dukou.wire.text_size import reading_bytes, writing_bytes
+
+__all__ = ["bind", "encode", "parse", "reading_bytes", "refuse", "writing_bytes"]
 
 
 class _Numeric(msgspec.Struct):

@@ -25,6 +25,9 @@ from dukou.wire.json_array import Numbers, is_b64, to_array
 from dukou.wire.json_text import decode, read
 from dukou.wire.json_write import array_text, error_text, in_b64, nested_text, quote, six_digit_text, texts
 from dukou.wire.rows import count, fit, from_records
+from dukou.wire.text_size import reading_bytes, writing_bytes
+
+__all__ = ["bind", "encode", "parse", "reading_bytes", "refuse", "writing_bytes"]
 
 
 class _Numeric(msgspec.Struct):

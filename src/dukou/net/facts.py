@@ -1,0 +1,25 @@
+"""What pages and services tell about, whatever the protocol: one place that knows the server."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+
+import msgspec
+
+from dukou.core.message import DataPlane
+from dukou.core.statistics import VersionStatistics
+from dukou.core.version import ModelVersion
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """The server as its pages and services see it.
+
+    `metrics(dialect)` makes the text of /metrics for that dialect, `serving_metrics()` that of TensorFlow Serving's
+    path; they and `statistics` read files and run in `pool`.
+    """
+
+    plane: DataPlane
+    pool: Executor
+    statistics: Callable[[], Mapping[ModelVersion, VersionStatistics]]
+    metrics: Callable[[str], bytes]
+    serving_metrics: Callable[[], bytes]
+    is_draining: Callable[[], bool]
