@@ -11,7 +11,10 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
+
+from dukou.core.errors import DukouError, Reason
 
 DESCRIPTORS = Path(__file__).with_name("descriptors.binpb")
 
@@ -35,3 +38,11 @@ def pool() -> Any:
 def message(name: str) -> Any:
     """The message class of that full name (`inference.ModelInferRequest`). Raises KeyError."""
     return GetMessageClass(pool().FindMessageTypeByName(name))
+
+
+def parse(name: str, data: bytes) -> Any:
+    """The message of class `name` that `data` holds. Raises DukouError MALFORMED_REQUEST where it holds none."""
+    try:
+        return message(name).FromString(data)
+    except DecodeError:
+        raise DukouError(Reason.MALFORMED_REQUEST, detail=f"the message is not a {name}") from None
