@@ -1,6 +1,6 @@
 """What travels through the data plane, and the shape of its stages."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -70,7 +70,7 @@ class Stage(Protocol):
 class Streamer(Protocol):
     """Answers requests of streaming signatures; called from ordinary asyncio tasks."""
 
-    def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
+    def stream(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
         """The responses as they come. Raises DukouError; closing the iterator (`aclose`) ends the work."""
 
 

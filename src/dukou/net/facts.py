@@ -1,10 +1,12 @@
 """What pages and services tell about, whatever the protocol: one place that knows the server."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
 import msgspec
 
+from dukou.core.clock import Clock, monotonic
+from dukou.core.event import Observer
 from dukou.core.message import DataPlane
 from dukou.core.statistics import VersionStatistics
 from dukou.core.version import ModelVersion
@@ -14,7 +16,8 @@ class Facts(msgspec.Struct, frozen=True):
     """The server as its pages and services see it.
 
     `metrics(dialect)` makes the text of /metrics for that dialect, `serving_metrics()` that of TensorFlow Serving's
-    path; they and `statistics` read files and run in `pool`.
+    path; they and `statistics` read files and run in `pool`. There, too, bodies and answers with more text than
+    `off_loop_bytes` are read and written (`dukou.net.streaming`); `observers` are told what is refused, by `clock`.
     """
 
     plane: DataPlane
@@ -23,3 +26,6 @@ class Facts(msgspec.Struct, frozen=True):
     metrics: Callable[[str], bytes]
     serving_metrics: Callable[[], bytes]
     is_draining: Callable[[], bool]
+    clock: Clock = monotonic
+    observers: Sequence[Observer] = ()
+    off_loop_bytes: int = 131_072
