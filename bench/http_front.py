@@ -140,8 +140,8 @@ async def main(seconds: float) -> None:
     plane = Instant()
     nothing = Api(NothingCodec(plane.choose(ModelRef("iris"), "")), status.HTTP)
     with ThreadPoolExecutor(1) as pool:
-        server = HttpServer(plane, HttpConfig(), EngineConfig(), metrics=lambda: b"", pool=pool)
-        server.known_routes[b"POST", b"/nothing"] = Call(nothing, ModelRef("iris"))
+        server = HttpServer(plane, HttpConfig(), EngineConfig(), metrics=lambda dialect: b"", pool=pool)
+        server.front("").known_routes[b"POST", b"/nothing"] = Call(nothing, ModelRef("iris"))
         for path in (b"/nothing", b"/v2/models/iris/infer"):
             for name, head in HEADS.items():
                 transport = Wire()

@@ -252,7 +252,7 @@ class World:
         plane: Any = None,
         clock: HandClock | None = None,
         pool: Executor | None = None,
-        metrics: Callable[[], bytes] = lambda: b"dukou_up 1\n",
+        metrics: Callable[[str], bytes] = lambda dialect: b"dukou_up 1\n",
         access_log: bool = False,
         decode_off_loop_bytes: int = 131_072,
         **limits: Any,

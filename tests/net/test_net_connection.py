@@ -481,8 +481,8 @@ def test_an_unknown_error_is_answered_500_and_logged(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    world.server.known_routes[b"GET", b"/v2"] = None  # type: ignore[assignment]
-    monkeypatch.setattr("dukou.net.listener.route", fail)
+    world.server.front("").known_routes[b"GET", b"/v2"] = None  # type: ignore[assignment]
+    monkeypatch.setattr("dukou.net.front.route", fail)
     with caplog.at_level(logging.ERROR, "dukou.net"):
         client = world.client().send(request("GET", "/v2", b"", "X-Request-Id: find-me"), predict())
 

@@ -176,7 +176,7 @@ def test_metrics_are_text() -> None:
 def test_metrics_that_fail_are_500(caplog: pytest.LogCaptureFixture) -> None:
     """The log says why."""
 
-    def fail() -> bytes:
+    def fail(dialect: str) -> bytes:
         raise ZeroDivisionError("secret")
 
     with World(metrics=fail) as world, caplog.at_level(logging.ERROR, "dukou.net"):

@@ -52,7 +52,7 @@ async def serving(world: World, address: str = "127.0.0.1:0", tls: ssl.SSLContex
     sockets = bind([address])
     place = sockets[0].getsockname()
     try:
-        await world.server.serve(sockets, tls)
+        await world.server.serve([(one, "") for one in sockets], tls)
         yield place
     finally:
         world.server.close()
@@ -233,7 +233,7 @@ def test_the_backlog_is_kept(run: Run) -> None:
 
     async def test() -> None:
         sockets = bind(["127.0.0.1:0"], 300)
-        await world.server.serve(sockets, None, 300)
+        await world.server.serve([(one, "") for one in sockets], None, 300)
         info = sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         assert int.from_bytes(info[28:32], sys.byteorder) == 300
         world.server.close()
@@ -366,7 +366,7 @@ def test_the_loop_is_free_while_a_large_body_is_read(run: Run) -> None:
 
     async def test() -> None:
         async with serving(world) as place:
-            world.server.known_routes[b"POST", b"/large"] = Call(Api(Waiting(), PLAIN.statuses), ModelRef(""))
+            world.server.front("").known_routes[b"POST", b"/large"] = Call(Api(Waiting(), PLAIN.statuses), ModelRef(""))
             asking = asyncio.ensure_future(talk(place, request("POST", "/large", PREDICT)))
             await until(started.is_set)
 

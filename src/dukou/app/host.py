@@ -89,7 +89,7 @@ class Host:
         """Accept connections; returns once it does."""
         server = self._config.server
         tls = tls_context(server.tls_certificate, server.tls_key) if server.tls_certificate else None
-        await self.server.serve(sockets, tls, server.backlog)
+        await self.server.serve([(one, "") for one in sockets], tls, server.backlog)
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more, answer what was taken; after `grace_s` seconds the rest is answered DRAINING."""
@@ -128,7 +128,7 @@ class Host:
         report = LoadReport(version, State.AVAILABLE, "", warnings, monotonic() - begun_s)
         return Served(version, manifest, State.AVAILABLE, stage), report
 
-    def _metrics(self) -> bytes:
+    def _metrics(self, dialect: str) -> bytes:
         from dukou.telemetry.metrics import render
 
         blocks = {assignment.block: version for version, assignment in self._assigned.items()}

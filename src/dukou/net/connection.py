@@ -113,10 +113,14 @@ class Connections:
 
 
 class Connection(asyncio.Protocol):
-    """One connection. Requests run side by side, up to `max_pipelined`; answers go out in the order of requests."""
+    """One connection, whose requests `respond` answers (else that of `shared`).
 
-    def __init__(self, shared: Connections) -> None:
+    Requests run side by side, up to `max_pipelined`; answers go out in the order of requests.
+    """
+
+    def __init__(self, shared: Connections, respond: Responder | None = None) -> None:
         self._shared = shared
+        self._respond = respond or shared.respond
         self._reader = RequestReader(shared.limits, self, shared.known_heads)
         self._transport: asyncio.Transport | None = None
         self._running: deque[Exchange] = deque()
@@ -215,7 +219,7 @@ class Connection(asyncio.Protocol):
             self._pause_reading()
         else:
             self._running.append(exchange)
-            self._shared.respond(exchange)
+            self._respond(exchange)
 
     # Reading.
 
@@ -281,7 +285,7 @@ class Connection(asyncio.Protocol):
             exchange = self._waiting.popleft()
             self._running.append(exchange)
             if exchange.said is None:
-                self._shared.respond(exchange)
+                self._respond(exchange)
         self._advancing = False
         if self._read_paused and not self._waiting and not self._write_paused:
             self._resume_reading()

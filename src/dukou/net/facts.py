@@ -18,6 +18,7 @@ class Facts(msgspec.Struct, frozen=True):
     `metrics(dialect)` makes the text of /metrics for that dialect, `serving_metrics()` that of TensorFlow Serving's
     path; they and `statistics` read files and run in `pool`. There, too, bodies and answers with more text than
     `off_loop_bytes` are read and written (`dukou.net.streaming`); `observers` are told what is refused, by `clock`.
+    `scheme` is that of the server's URLs.
     """
 
     plane: DataPlane
@@ -29,3 +30,4 @@ class Facts(msgspec.Struct, frozen=True):
     clock: Clock = monotonic
     observers: Sequence[Observer] = ()
     off_loop_bytes: int = 131_072
+    scheme: Callable[[], str] = lambda: "http"

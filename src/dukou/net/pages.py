@@ -3,17 +3,15 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable
-from concurrent.futures import Executor
 
 import orjson
 
 from dukou import __version__
 from dukou.core.errors import DukouError, Reason
-from dukou.core.message import DataPlane
 from dukou.core.version import ModelRef
 from dukou.net import landing
 from dukou.net.exchange import Answer, Exchange, error_body
+from dukou.net.facts import Facts
 from dukou.net.health import server_ready
 from dukou.net.routes import OIP_JSON, TF_REST, Page, PageKind
 from dukou.wire import oip_json, tf_rest
@@ -27,26 +25,17 @@ _HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
 
 
 class Pages:
-    """Answers exchanges with pages about `plane`. `metrics` makes the text of /metrics and runs in `pool`."""
+    """Answers exchanges with pages about the server."""
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        metrics: Callable[[], bytes],
-        pool: Executor,
-        is_draining: Callable[[], bool],
-        scheme: Callable[[], str],
-    ) -> None:
-        self._plane = plane
-        self._metrics = metrics
-        self._pool = pool
-        self._is_draining = is_draining
-        self._scheme = scheme
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._plane = facts.plane
+        self._is_draining = facts.is_draining
 
     def answer(self, exchange: Exchange, page: Page) -> None:
         """Answer `exchange` once, now or later."""
         if page.kind is PageKind.METRICS:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, self._metrics)
+            future = asyncio.get_running_loop().run_in_executor(self._facts.pool, self._facts.metrics, "")
             exchange.run = future
             future.add_done_callback(lambda done: _answer_metrics(exchange, done))
             return
@@ -103,7 +92,7 @@ class Pages:
             return Answer(200, landing.as_json(table, __version__), headers=vary)
         host = headers.get(b"host", b"")
         name = host.decode("ascii") if _HOST.fullmatch(host) else "localhost"
-        return Answer(200, landing.as_html(table, __version__, f"{self._scheme()}://{name}"), HTML_TYPE, vary)
+        return Answer(200, landing.as_html(table, __version__, f"{self._facts.scheme()}://{name}"), HTML_TYPE, vary)
 
 
 def _answer_metrics(exchange: Exchange, done: "asyncio.Future[bytes]") -> None:
