@@ -11,7 +11,7 @@ from dukou.core.clock import Clock
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.event import BatchRan, Observer
 from dukou.core.message import InferenceRequest, InferenceResponse
-from dukou.core.model import ModelManifest
+from dukou.core.model import ModelManifest, Signature
 from dukou.engine.batch import batch_key, has_fixed_rows
 from dukou.engine.drive import Slot, resume_all
 from dukou.engine.executor import Executor, Ran, describe
@@ -89,10 +89,10 @@ class Batcher:
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """The answer to `request`.
 
-        Raises DukouError BATCH_TOO_LARGE, QUEUE_FULL, DRAINING, DEADLINE_EXCEEDED, and what the model raises: its own
-        DukouErrors, or MODEL_FAILED.
+        Raises DukouError NOT_SUPPORTED for a streaming signature, BATCH_TOO_LARGE, QUEUE_FULL, DRAINING,
+        DEADLINE_EXCEEDED, and what the model raises: its own DukouErrors, or MODEL_FAILED.
         """
-        self._admit(request.rows)
+        self._admit(request.signature, request.rows)
         waiting = Waiting()
         waiting.request = request
         if self._batching.together and request.signature.batched:
@@ -118,9 +118,16 @@ class Batcher:
                 waiting.key = None
                 waiting.resume(error=DukouError(Reason.DRAINING))
 
-    def _admit(self, rows: int) -> None:
+    def _admit(self, signature: Signature, rows: int) -> None:
         if self._closed:
             raise DukouError(Reason.DRAINING)
+        if signature.streaming:
+            raise DukouError(
+                Reason.NOT_SUPPORTED,
+                model=self._version.name,
+                version=self._version.version,
+                detail="doesn't support models with decoupled transaction policy",
+            )
         if rows > self._batching.max_request_rows:
             reason, got, wanted = Reason.BATCH_TOO_LARGE, rows, self._batching.max_request_rows
         elif self._rows and self._rows + rows > self._batching.max_queue_rows:

@@ -115,6 +115,8 @@ class Executor:
         A model that cannot take such rows starts with its cost unknown: in a thread.
         """
         for signature in self._signatures:
+            if signature.streaming:
+                continue
             runs = await self._loop.run_in_executor(self._pool, self._warm, signature)
             for request, seconds in runs:
                 self.cost_of(request).observe(request.rows, seconds)

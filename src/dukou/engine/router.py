@@ -3,9 +3,10 @@
 import asyncio
 import math
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor as Pool
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 from dukou.config import EngineConfig
@@ -14,11 +15,12 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
 from dukou.core.message import InferenceRequest, InferenceResponse, OnDone, Run, Served, Table
 from dukou.core.model import ModelManifest, ModelRef
-from dukou.core.runtime import LoadedModel
+from dukou.core.runtime import LoadedModel, StreamingModel
 from dukou.engine.batcher import Batcher, Batching
 from dukou.engine.drive import Driver
 from dukou.engine.executor import Executor
 from dukou.engine.route import choose
+from dukou.engine.stream import Streamer
 from dukou.engine.tick import Tick
 
 T = TypeVar("T")
@@ -49,7 +51,8 @@ class Engine:
         self._tick = Tick(loop, config.tick_budget_s)
         self._table = Table()
         self._batchers: WeakSet[Batcher] = WeakSet()
-        self._embedded = 0  # calls of `infer` under way
+        self._streamers: WeakSet[Streamer] = WeakSet()
+        self._beside = 0  # under way beside the driver: calls of `infer`, and streams
         self._draining = False
 
     @property
@@ -60,7 +63,7 @@ class Engine:
     @property
     def under_way(self) -> int:
         """Requests started and not ended."""
-        return self._driver.live + self._embedded
+        return self._driver.live + self._beside
 
     def swap(self, table: Table) -> None:
         """Put `table` in force. Requests under way finish on the versions chosen for them."""
@@ -76,7 +79,7 @@ class Engine:
         Admission is here, where every request passes once and nothing that only asks for names or states does: while
         `max_requests` are under way `on_done` gets OVERLOADED, after `drain` has begun it gets DRAINING.
         """
-        if self._draining or self._driver.live + self._embedded >= self._config.max_requests:
+        if self._draining or self._driver.live + self._beside >= self._config.max_requests:
             call.close()
             on_done(None, self._refusal())
             return _REFUSED
@@ -87,21 +90,16 @@ class Engine:
 
         Admission is as in `start`. A timeout is the caller's (`asyncio.timeout`). Raises DukouError.
         """
-        if self._draining or self.under_way >= self._config.max_requests:
-            raise self._refusal()
-        served = choose(self._table, ModelRef(request.version.name, request.version.version), "")
-        assert served.stage is not None
-        self._embedded += 1
-        try:
+        with self._admitted():
+            served = choose(self._table, ModelRef(request.version.name, request.version.version), "")
+            assert served.stage is not None
             return await served.stage.infer(request)
-        finally:
-            self._embedded -= 1
 
     def stage_for(self, manifest: ModelManifest, model: LoadedModel, options: Mapping[str, Any]) -> Batcher:
         """The stage that serves `model`; call its `warm` before the table names it.
 
-        `options` are the model's settings, of which `max_batch_rows`, `max_queue_delay_s` and `independent_rows` are
-        the engine's. Raises DukouError CONFIG_INVALID.
+        `options` are the model's settings, of which `max_batch_rows`, `max_request_rows`, `max_queue_delay_s` and
+        `independent_rows` are the engine's. Raises DukouError CONFIG_INVALID.
         """
         executor = Executor(manifest, model, tick=self._tick, pool=self._pool, loop=self._loop, clock=self._clock)
         batcher = Batcher(
@@ -115,6 +113,23 @@ class Engine:
         )
         self._batchers.add(batcher)
         return batcher
+
+    def streamer_for(self, manifest: ModelManifest, model: LoadedModel, options: Mapping[str, Any]) -> Streamer | None:
+        """What serves the streaming signatures of `model`; None where it has none. Raises DukouError CONFIG_INVALID."""
+        if not any(signature.streaming for signature in manifest.signatures.values()):
+            return None
+        streamer = Streamer(
+            manifest,
+            cast(StreamingModel, model),
+            batching_of(self._config, manifest, options).max_request_rows,
+            admitted=self._admitted,
+            pool=self._pool,
+            loop=self._loop,
+            clock=self._clock,
+            observers=self._observers,
+        )
+        self._streamers.add(streamer)
+        return streamer
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new requests, give those under way `grace_s` seconds to finish, then answer the rest DRAINING.
@@ -132,9 +147,22 @@ class Engine:
     def _end(self, ended: "asyncio.Future[None]") -> None:
         for batcher in list(self._batchers):
             batcher.close()
+        for streamer in list(self._streamers):
+            streamer.close()
         self._driver.abort_all(Reason.DRAINING)
         if not ended.done():
             ended.set_result(None)
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Count a call that the driver does not run. Raises DukouError OVERLOADED or DRAINING."""
+        if self._draining or self.under_way >= self._config.max_requests:
+            raise self._refusal()
+        self._beside += 1
+        try:
+            yield
+        finally:
+            self._beside -= 1
 
     def _refusal(self) -> DukouError:
         if self._draining:
@@ -169,7 +197,7 @@ def batching_of(config: EngineConfig, manifest: ModelManifest, options: Mapping[
 
     return Batching(
         max_batch_rows=option("max_batch_rows", config.max_batch_rows, _is_count, "a whole number of at least 1"),
-        max_request_rows=config.max_request_rows,
+        max_request_rows=option("max_request_rows", config.max_request_rows, _is_count, "a whole number of at least 1"),
         max_queue_rows=config.max_queue_rows,
         max_queue_delay_s=option("max_queue_delay_s", config.max_queue_delay_s, _is_delay, "seconds from 0 to 10"),
         together=option(
