@@ -2,7 +2,7 @@
 
 import pytest
 
-from dukou.config import parse_address
+from dukou.config import DIALECTS, Listen, parse_address, parse_listen
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,29 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     """A form that could be read two ways, or not at all, is refused with the text itself."""
     with pytest.raises(ValueError, match="'"):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "dialect"),
+    [
+        ("127.0.0.1:8501", "127.0.0.1:8501", ""),
+        ("[::1]:0,triton", "[::1]:0", "triton"),
+        ("unix:/run/a.sock,kserve", "unix:/run/a.sock", "kserve"),
+    ],
+)
+def test_a_dialect_follows_a_comma(text: str, address: str, dialect: str) -> None:
+    """Without one the listener speaks all protocols side by side."""
+    assert parse_listen(text) == Listen(address, dialect)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:1,", "127.0.0.1:1,tf", "127.0.0.1:1,triton,kserve", "x,triton", ",triton"])
+def test_what_is_no_listener_is_refused(text: str) -> None:
+    """A dialect that nobody speaks, or no address before it."""
+    with pytest.raises(ValueError, match="'"):
+        parse_listen(text)
+
+
+def test_an_unknown_dialect_is_told_the_known_ones() -> None:
+    """They stand in the message."""
+    with pytest.raises(ValueError, match="'tf' is not a dialect; there are " + ", ".join(DIALECTS)):
+        parse_listen("127.0.0.1:1,tf")

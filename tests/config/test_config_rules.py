@@ -56,6 +56,9 @@ def test_an_address_others_can_reach_must_be_said_aloud() -> None:
         ({"listen": ()}, "server.listen", "at least one address"),
         ({"listen": ("127.0.0.1:1", "127.0.0.1:1")}, "server.listen", "there twice"),
         ({"listen": ("nowhere",)}, "server.listen", "'nowhere' is not"),
+        ({"listen": ("127.0.0.1:1", "127.0.0.1:1,triton")}, "server.listen", "there twice"),
+        ({"listen": ("127.0.0.1:1,tf",)}, "server.listen", "'tf' is not a dialect"),
+        ({"listen": ("0.0.0.0:1,triton",)}, "server.listen", "can reach 0.0.0.0:1,"),
         ({"tls_key": "k.pem"}, "server.tls_certificate", "server.tls_key"),
         ({"tls_certificate": "c.pem"}, "server.tls_key", "server.tls_certificate"),
     ],
@@ -77,3 +80,32 @@ def test_the_loader_names_who_broke_the_rule() -> None:
     """A broken rule carries the source of the setting it is about."""
     with pytest.raises(DukouError, match=r"server\.listen \(DUKOU_SERVER__LISTEN\): other machines"):
         load(environ={"DUKOU_SERVER__LISTEN": "0.0.0.0:80"})
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "path"),
+    [
+        ("plain", {"route": "predict"}, "plain.route"),
+        ("plain", {"route": "/predict/"}, "plain.route"),
+        ("plain", {"route": "/a b"}, "plain.route"),
+        ("plain", {"route": "/v2/mine"}, "plain.route"),
+        ("plain", {"route": "/metrics"}, "plain.route"),
+        ("plain", {"input_key": ""}, "plain.input_key"),
+        ("plain", {"output_key": ""}, "plain.output_key"),
+        ("telemetry", {"serving_metrics_path": "metrics"}, "telemetry.serving_metrics_path"),
+    ],
+)
+def test_a_path_must_be_one(section: str, values: dict[str, Any], path: str) -> None:
+    """One of its own, with names that clients can use."""
+    ((found, _),) = broken(section, **values)
+
+    assert found == path
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [("plain", {"route": "/api/score"}), ("plain", {"route": "/v3"}), ("telemetry", {"serving_metrics_path": ""})],
+)
+def test_other_paths_are_free(section: str, values: dict[str, Any]) -> None:
+    """Only what has a meaning already is taken."""
+    assert broken(section, **values) == []

@@ -4,7 +4,7 @@ environment.
 A part of dukou is given its own section (`EngineConfig`), never the whole tree.
 """
 
-from dukou.config.address import parse_address
+from dukou.config.address import DIALECTS, Listen, parse_address, parse_listen
 from dukou.config.load import Given, Settings, debugging, load, user_cache_dir
 from dukou.config.tree import (
     Config,
@@ -18,11 +18,13 @@ from dukou.config.tree import (
 )
 
 __all__ = [
+    "DIALECTS",
     "Config",
     "EngineConfig",
     "Given",
     "Http2Config",
     "HttpConfig",
+    "Listen",
     "ModelsConfig",
     "PlainConfig",
     "ServerConfig",
@@ -31,5 +33,6 @@ __all__ = [
     "debugging",
     "load",
     "parse_address",
+    "parse_listen",
     "user_cache_dir",
 ]
