@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import DEFAULT_SIGNATURE, TensorSpec
+from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.runtime import LoadedModel, Runtime
 from dukou.core.tensor import DTYPES
 from dukou.runtimes.onnx import OnnxRuntime, read_graph, read_signature
@@ -29,6 +29,7 @@ KINDS = {
     "INT32": TensorProto.INT32,
     "INT64": TensorProto.INT64,
     "FP16": TensorProto.FLOAT16,
+    "BF16": TensorProto.BFLOAT16,
     "FP32": TensorProto.FLOAT,
     "FP64": TensorProto.DOUBLE,
     "BYTES": TensorProto.STRING,
@@ -66,7 +67,7 @@ def load(path: Path, **options: Any) -> LoadedModel:
 def test_every_datatype_goes_in_and_comes_out(tmp_path: Path, datatype: str) -> None:
     """Under its name in the signature, unchanged by the graph."""
     path = identity(tmp_path / "m.onnx", KINDS[datatype], ["n", 2])
-    sent = np.array([["a", "b"]], dtype=object) if datatype == "BYTES" else np.array([[0, 1]], dtype=DTYPES[datatype])
+    sent = np.array([["a", "b"]], dtype=object) if datatype == "BYTES" else np.array([[0, 1]]).astype(DTYPES[datatype])
 
     assert read_signature(path).inputs == (TensorSpec("x", datatype, (-1, 2)),)
     answer = load(path).infer(DEFAULT_SIGNATURE, {"x": sent}, ("y",), {})
@@ -330,3 +331,100 @@ def test_many_threads_may_ask_at_once(tmp_path: Path) -> None:
     assert not wrong
     assert model.concurrency >= 1
     assert not model.holds_gil
+
+
+def test_signatures_may_call_the_tensors_of_one_graph_as_they_like(tmp_path: Path) -> None:
+    """Several signatures of one graph, a name for an input and another output's alike."""
+    nodes = [helper.make_node("Neg", ["x:0"], ["y:0"]), helper.make_node("Abs", ["x:0"], ["z:0"])]
+    path = save(
+        tmp_path / "m.onnx",
+        nodes,
+        [info("x:0", TensorProto.FLOAT, None)],
+        [info("y:0", TensorProto.FLOAT, None), info("z:0", TensorProto.FLOAT, None)],
+    )
+    taken = TensorSpec("x", "FP32", None, tensor="x:0")
+    negative = Signature("negative", (taken,), (TensorSpec("x", "FP32", None, tensor="y:0"),), batched=False)
+    both = Signature(
+        "both",
+        (TensorSpec("in", "FP32", None, tensor="x:0"),),
+        (TensorSpec("y", "FP32", None, tensor="y:0"), TensorSpec("z", "FP32", None, tensor="z:0")),
+        batched=False,
+    )
+    manifest = msgspec.structs.replace(models.manifest(signatures=(negative, both)), serving=path.name)
+
+    model = OnnxRuntime().load(path.parent, manifest)
+
+    assert model.infer("negative", {"x": np.float32([2.0, -3.0])}, ("x",), {})["x"].tolist() == [-2.0, 3.0]
+    answer = model.infer("both", {"in": np.float32([[-4.0]])}, ("z", "y"), {})
+    assert {name: array.tolist() for name, array in answer.items()} == {"z": [[4.0]], "y": [[4.0]]}
+    assert list(answer) == ["z", "y"]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (0, 3), (1,), ()])
+def test_bfloat16_is_carried_bit_by_bit(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Any shape, NaN with its payload, beside text that comes out."""
+    nodes = [helper.make_node("Identity", ["x"], ["same"]), helper.make_node("Identity", ["word"], ["text"])]
+    path = save(
+        tmp_path / "m.onnx",
+        nodes,
+        [info("x", TensorProto.BFLOAT16, None)],
+        [info("same", TensorProto.BFLOAT16, None), info("text", TensorProto.STRING, None)],
+        [helper.make_tensor("word", TensorProto.STRING, [2], [b"a", "渡".encode()])],
+    )
+    bits = np.resize(np.uint16([0x7FA5, 0x3F80, 0xC000, 0x0001]), shape)
+
+    answer = load(path).infer(DEFAULT_SIGNATURE, {"x": _halves(bits)}, ("same", "text"), {})
+
+    assert answer["same"].dtype == DTYPES["BF16"]
+    assert answer["same"].shape == shape
+    assert answer["same"].tobytes() == bits.tobytes()
+    assert answer["text"].tolist() == ["a", "渡"]
+
+
+def test_text_beside_bfloat16_is_refused_when_loading(tmp_path: Path) -> None:
+    """ONNX Runtime's Python interface cannot take both in one call."""
+    nodes = [helper.make_node("Identity", ["x"], ["y"]), helper.make_node("Identity", ["s"], ["t"])]
+    ends = [("x", "y", TensorProto.BFLOAT16), ("s", "t", TensorProto.STRING)]
+    path = save(
+        tmp_path / "m.onnx",
+        nodes,
+        [info(one, kind, ["n"]) for one, _, kind in ends],
+        [info(one, kind, ["n"]) for _, one, kind in ends],
+    )
+
+    with pytest.raises(DukouError, match="no text beside BF16") as caught:
+        load(path)
+
+    assert caught.value.reason is Reason.ARTIFACT_UNSUPPORTED
+
+
+def _halves(bits: Any) -> Any:
+    return np.frombuffer(bits.tobytes(), DTYPES["BF16"]).reshape(bits.shape)
+
+
+def test_a_strided_bfloat16_tensor_is_read_in_its_order(tmp_path: Path) -> None:
+    """Rows cut out of a larger batch need not lie side by side."""
+    path = identity(tmp_path / "m.onnx", TensorProto.BFLOAT16, ["n", "m"])
+    whole = _halves(np.arange(12, dtype=np.uint16).reshape(3, 4))
+
+    answer = load(path).infer(DEFAULT_SIGNATURE, {"x": whole[:, ::2]}, ("y",), {})
+
+    assert answer["y"].view(np.uint16).tolist() == [[0, 2], [4, 6], [8, 10]]
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, "2", True, 1.5])
+def test_a_wrong_concurrency_is_refused(tmp_path: Path, concurrency: Any) -> None:
+    """An operator's mistake, told when loading."""
+    path = identity(tmp_path / "m.onnx", TensorProto.FLOAT, ["n"])
+
+    with pytest.raises(DukouError, match="concurrency") as caught:
+        load(path, concurrency=concurrency)
+
+    assert caught.value.reason is Reason.CONFIG_INVALID
+
+
+def test_how_many_runs_at_a_time_can_be_said(tmp_path: Path) -> None:
+    """By the option `concurrency`."""
+    model = load(identity(tmp_path / "m.onnx", TensorProto.FLOAT, ["n"]), concurrency=3)
+
+    assert model.concurrency == 3

@@ -1,9 +1,10 @@
 """ONNX graphs, run by ONNX Runtime on the CPU."""
 
+import ctypes
 import mmap
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import DEFAULT_SIGNATURE, ModelManifest, Signature, TensorSpec
-from dukou.core.tensor import Tensors
+from dukou.core.tensor import DTYPES, Tensors
 from dukou.runtimes.domain import Gate, InputDomain, read_domain
-from dukou.runtimes.options import read_threads
+from dukou.runtimes.options import read_concurrency, read_threads
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -30,6 +31,7 @@ _DATATYPES = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
@@ -40,6 +42,7 @@ class OnnxRuntime:
     """Loads `.onnx` files, with their external data where they have some.
 
     Option `threads`: how many threads one inference may use (default 1, because requests are what runs in parallel).
+    Option `concurrency`: how many inferences may run at a time (default one for each CPU).
     Option `domain`: for each input the values that it takes (see `InputDomain`); without it a graph takes all.
     """
 
@@ -51,6 +54,7 @@ class OnnxRuntime:
         """
         path = folder / manifest.serving
         threads = read_threads(manifest.options)
+        concurrency = read_concurrency(manifest.options, os.cpu_count() or 1)
         try:
             domains = read_domain(manifest.options.get("domain", {}))
         except ValueError as error:
@@ -60,12 +64,15 @@ class OnnxRuntime:
         inputs = {node.name for node in session.get_inputs()}
         outputs = {node.name for node in session.get_outputs()}
         for signature in manifest.signatures.values():
-            absent = [spec.name for spec in signature.inputs if spec.name not in inputs]
-            absent += [spec.name for spec in signature.outputs if spec.name not in outputs]
+            absent = [name for name in map(_tensor, signature.inputs) if name not in inputs]
+            absent += [name for name in map(_tensor, signature.outputs) if name not in outputs]
             if absent:
                 detail = f"signature {signature.name!r} names {', '.join(absent)}, which {path.name} does not have"
                 raise DukouError(Reason.MANIFEST_INVALID, path=str(folder), detail=detail)
-        return OnnxModel(session, manifest.signatures, domains)
+            if not _is_runnable(signature):
+                detail = "ONNX Runtime takes no text beside BF16 tensors; give the graph tensors of another datatype"
+                raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(path), detail=detail)
+        return OnnxModel(session, manifest.signatures, domains, concurrency)
 
 
 class OnnxModel:
@@ -76,24 +83,17 @@ class OnnxModel:
         session: onnxruntime.InferenceSession,
         signatures: Mapping[str, Signature],
         domains: Mapping[str, InputDomain],
+        concurrency: int,
     ) -> None:
         self._session = session
         self._signatures = signatures
-        self._texts = {
-            name: tuple(spec.name for spec in signature.inputs if spec.datatype == "BYTES")
-            for name, signature in signatures.items()
-        }
-        self._gates = {
-            name: tuple(
-                (spec.name, Gate(spec, domains[spec.name])) for spec in signature.inputs if spec.name in domains
-            )
-            for name, signature in signatures.items()
-        }
+        self._concurrency = concurrency
+        self._plans = {name: _plan(signature, domains) for name, signature in signatures.items()}
 
     @property
     def concurrency(self) -> int:
         """One run per CPU: a run keeps its own thread busy to the end, so more would only wait for one another."""
-        return os.cpu_count() or 1
+        return self._concurrency
 
     @property
     def holds_gil(self) -> bool:
@@ -104,13 +104,16 @@ class OnnxModel:
         self, signature: str, inputs: Tensors, outputs: tuple[str, ...], parameters: Mapping[str, Any]
     ) -> Tensors:
         """The outputs asked for. Raises DukouError WRONG_SHAPE, MODEL_REFUSED_INPUT, or MODEL_FAILED."""
+        plan = self._plans[signature]
         feed = dict(inputs)
-        for name in self._texts[signature]:
+        for name in plan.texts:
             feed[name] = _as_text(name, feed[name])
-        for name, gate in self._gates[signature]:
+        for name, gate in plan.gates:
             gate.check(feed[name])
         try:
-            arrays = self._session.run(outputs, feed)
+            arrays = (
+                self._session.run(outputs, feed) if plan.direct else _run_renamed(self._session, plan, outputs, feed)
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no parent
             raise self._explain(signature, inputs, error) from error
         return dict(zip(outputs, arrays, strict=True))
@@ -126,6 +129,75 @@ class OnnxModel:
         if isinstance(error, UnicodeEncodeError):
             return DukouError(Reason.MODEL_REFUSED_INPUT, detail="a string holds half of a surrogate pair")
         return DukouError(Reason.MODEL_FAILED)
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """What a signature needs beside the session's `run`: text decoded, values checked, the graph's own names, BF16.
+
+    `direct` says that the two last are not needed.
+    """
+
+    texts: tuple[str, ...]
+    gates: tuple[tuple[str, Gate], ...]
+    feeds: Mapping[str, str]
+    fetches: Mapping[str, str]
+    bfloat: bool
+    direct: bool
+
+
+def _plan(signature: Signature, domains: Mapping[str, InputDomain]) -> _Plan:
+    specs = (*signature.inputs, *signature.outputs)
+    bfloat = any(spec.datatype == "BF16" for spec in specs)
+    return _Plan(
+        texts=tuple(spec.name for spec in signature.inputs if spec.datatype == "BYTES"),
+        gates=tuple((spec.name, Gate(spec, domains[spec.name])) for spec in signature.inputs if spec.name in domains),
+        feeds={spec.name: _tensor(spec) for spec in signature.inputs},
+        fetches={spec.name: _tensor(spec) for spec in signature.outputs},
+        bfloat=bfloat,
+        direct=not bfloat and all(_tensor(spec) == spec.name for spec in specs),
+    )
+
+
+def _is_runnable(signature: Signature) -> bool:
+    """Whether ONNX Runtime's Python interface can carry the tensors: BF16 goes as OrtValues, text in does not."""
+    text = any(spec.datatype == "BYTES" for spec in signature.inputs)
+    return not (text and any(spec.datatype == "BF16" for spec in (*signature.inputs, *signature.outputs)))
+
+
+def _tensor(spec: TensorSpec) -> str:
+    """What the graph calls a tensor."""
+    return spec.tensor or spec.name
+
+
+def _run_renamed(
+    session: onnxruntime.InferenceSession, plan: _Plan, outputs: Sequence[str], feed: Tensors
+) -> Sequence[NDArray[Any]]:
+    """A run under the graph's own names. NumPy has no bfloat16: such tensors go in and out as memory."""
+    wanted = [plan.fetches[name] for name in outputs]
+    inputs = {plan.feeds[name]: array for name, array in feed.items()}
+    if not plan.bfloat:
+        arrays: Sequence[NDArray[Any]] = session.run(wanted, inputs)
+        return arrays
+    values = session.run_with_ort_values(wanted, {name: _to_value(array) for name, array in inputs.items()})
+    return [_from_value(value) for value in values]
+
+
+_ONNX_BFLOAT16 = 16  # TensorProto.DataType of onnx.proto
+
+
+def _to_value(array: NDArray[Any]) -> onnxruntime.OrtValue:
+    array = np.ascontiguousarray(array).reshape(array.shape)  # of a scalar it would make a list
+    if array.dtype != DTYPES["BF16"]:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _ONNX_BFLOAT16)
+
+
+def _from_value(value: onnxruntime.OrtValue) -> NDArray[Any]:
+    if value.data_type() != "tensor(bfloat16)":
+        array: NDArray[Any] = value.numpy()
+        return array
+    content = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(content, DTYPES["BF16"]).reshape(value.shape())
 
 
 class Graph(msgspec.Struct, frozen=True):

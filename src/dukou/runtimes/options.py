@@ -8,7 +8,16 @@ from dukou.core.errors import DukouError, Reason
 
 def read_threads(options: Mapping[str, Any]) -> int:
     """The option `threads`, 1 where it is not given. Raises DukouError CONFIG_INVALID."""
-    threads = options.get("threads", 1)
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise DukouError(Reason.CONFIG_INVALID, detail=f"option threads is {threads!r}, 1 or more is wanted")
-    return threads
+    return _count("threads", options, 1)
+
+
+def read_concurrency(options: Mapping[str, Any], default: int) -> int:
+    """The option `concurrency`: how many calls of the model may run at a time. Raises DukouError CONFIG_INVALID."""
+    return _count("concurrency", options, default)
+
+
+def _count(name: str, options: Mapping[str, Any], default: int) -> int:
+    count = options.get(name, default)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"option {name} is {count!r}, 1 or more is wanted")
+    return count
