@@ -145,7 +145,7 @@ async def main(seconds: float) -> None:
         for path in (b"/nothing", b"/v2/models/iris/infer"):
             for name, head in HEADS.items():
                 transport = Wire()
-                connection = server.connections()
+                connection = server.protocol()
                 connection.connection_made(transport)
                 whole = head % (path, len(BODY)) + BODY
                 for kind, pieces in (("", [whole]), (" apart", [whole[: -len(BODY)], BODY])):

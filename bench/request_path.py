@@ -60,7 +60,7 @@ async def measure(host: Host, path: str, body: bytes, connections: int) -> float
     sinks, protocols = [], []
     for _ in range(connections):
         sink = Sink()
-        protocol = host.server.connections()
+        protocol = host.server.protocol()
         protocol.connection_made(sink)
         sinks.append(sink)
         protocols.append(protocol)

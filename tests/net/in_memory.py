@@ -172,7 +172,7 @@ class Client:
 
     def __init__(self, server: HttpServer, **options: Any) -> None:
         self.transport = MemoryTransport(**options)
-        self.connection = server.connections()
+        self.connection = server.protocol()
         self.transport.protocol = self.connection
         self.connection.connection_made(self.transport)
 

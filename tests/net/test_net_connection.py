@@ -11,7 +11,7 @@ from in_memory import PREDICT, HandPlane, World, predict, request
 
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.event import RequestLogged, RequestRefused
-from dukou.net.connection import SWEPT_TOGETHER
+from dukou.net.connections import SWEPT_TOGETHER
 
 
 @pytest.fixture

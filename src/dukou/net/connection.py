@@ -1,130 +1,39 @@
 """Connections of HTTP/1.1 on an event loop: answers in order, timeouts, backpressure."""
 
 import asyncio
-import itertools
 import logging
-import re
-import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator
 from typing import cast
 
-from dukou.config import HttpConfig
-from dukou.core.clock import Clock
 from dukou.core.errors import DukouError, Reason
-from dukou.core.event import Observer, RequestLogged
-from dukou.net.exchange import Answer, Exchange, OnRefused, Responder, error_body
-from dukou.net.http1 import BETWEEN, BODY, CONTINUE, HEAD, Head, HttpError, RequestReader, ResponseWriter
+from dukou.net.connections import Connections, peer_of
+from dukou.net.exchange import Answer, Exchange, Responder, error_body
+from dukou.net.http1 import BETWEEN, BODY, CONTINUE, HEAD, Head, HttpError, RequestReader
+from dukou.net.pieces import PieceWriter, discard
 from dukou.net.status import CODES
 
 SLICE_BYTES = 65_536
 LINGER_S = 2.0
 SLOWEST_BODY_BYTES_PER_S = 1000.0
-SWEPT_TOGETHER = 256
 
 _log = logging.getLogger("dukou.net")
-_REQUEST_ID = re.compile(rb"[ -~]{1,128}")
-
-
-class Connections:
-    """All connections of one server: what they share, and the one sweep that keeps their times.
-
-    An instance is the protocol factory that event loops ask for. `sweep` is to be run about `sweep_s` seconds apart.
-    """
-
-    def __init__(
-        self,
-        limits: HttpConfig,
-        respond: Responder,
-        on_refused: OnRefused,
-        *,
-        clock: Clock,
-        wall: Clock,
-        log_to: Sequence[Observer] = (),
-    ) -> None:
-        self.limits = limits
-        self.respond = respond
-        self.on_refused = on_refused
-        self.clock = clock
-        self.log_to = log_to
-        self.draining = False
-        self.known_heads: dict[bytes, Head] = {}
-        self.writer = ResponseWriter()
-        self.sweep_s = min(
-            1.0,
-            0.25 * min(limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s, limits.write_timeout_s),
-        )
-        self._wall = wall
-        self._open: set[Connection] = set()
-        self._on_empty: Callable[[], None] | None = None
-        self._id_prefix = secrets.token_hex(4)
-        self._count = itertools.count(1)
-        self.writer.set_date(wall())
-
-    def __call__(self) -> "Connection":
-        """A protocol for a connection that is about to be made."""
-        return Connection(self)
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def new_id(self) -> str:
-        """An id for a request that brought none, unlike those of other processes."""
-        return f"{self._id_prefix}-{next(self._count)}"
-
-    def opened(self, connection: "Connection") -> bool:
-        """Count a connection in; False when there is no room for it."""
-        if self.draining or len(self._open) >= self.limits.max_connections:
-            return False
-        self._open.add(connection)
-        return True
-
-    def closed(self, connection: "Connection") -> None:
-        """Count a connection out."""
-        self._open.discard(connection)
-        if not self._open and self._on_empty is not None:
-            self._on_empty()
-
-    def sweep(self) -> Iterator[None]:
-        """Cut off whoever has used up a timeout, and set the date of answers.
-
-        To be run to its end; yields after every SWEPT_TOGETHER connections, for the event loop to turn: a connection
-        takes 2 µs, and there may be many thousands.
-        """
-        self.writer.set_date(self._wall())
-        for count, connection in enumerate(list(self._open), 1):
-            connection.sweep(self.clock())
-            if count % SWEPT_TOGETHER == 0:
-                yield
-
-    def drain(self, on_empty: Callable[[], None]) -> None:
-        """Close what is idle now and the rest after its answers; `on_empty` is told when none is left."""
-        self.draining = True
-        self._on_empty = on_empty
-        for connection in list(self._open):
-            connection.close_when_idle()
-        if not self._open:
-            on_empty()
-
-    def abort(self) -> None:
-        """Drop every connection."""
-        for connection in list(self._open):
-            connection.abort()
 
 
 class Connection(asyncio.Protocol):
-    """One connection, whose requests `respond` answers (else that of `shared`).
+    """One connection, whose requests `respond` answers.
 
     Requests run side by side, up to `max_pipelined`; answers go out in the order of requests.
     """
 
-    def __init__(self, shared: Connections, respond: Responder | None = None) -> None:
+    def __init__(self, shared: Connections, respond: Responder) -> None:
         self._shared = shared
-        self._respond = respond or shared.respond
+        self._respond = respond
         self._reader = RequestReader(shared.limits, self, shared.known_heads)
         self._transport: asyncio.Transport | None = None
         self._running: deque[Exchange] = deque()
         self._waiting: deque[Exchange] = deque()
+        self._pieces: PieceWriter | None = None  # of the first exchange that runs
         self._unread = b""
         self._advancing = False
         self._read_paused = False
@@ -144,22 +53,22 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
-        self._read_s = self._shared.clock()
         if self._shared.opened(self):
-            self._transport = cast(asyncio.Transport, transport)
+            self.begin(cast(asyncio.Transport, transport))
         else:
             cast(asyncio.Transport, transport).abort()
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Speak on `transport`, which has been counted in."""
+        self._read_s = self._shared.clock()
+        self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: tell the calls that nobody waits for them."""
         self._transport = None
         self._shared.closed(self)
         self._reader.close()
-        for exchange in self._running:
-            if exchange.said is None and exchange.run is not None:
-                exchange.run.cancel()
-        self._running.clear()
-        self._waiting.clear()
+        self._drop_all()
 
     def data_received(self, data: bytes) -> None:
         """Read on, slice by slice, so that one read holds no more small requests than fit into a slice."""
@@ -193,10 +102,14 @@ class Connection(asyncio.Protocol):
         """The client does not take its answers: read no more of it."""
         self._write_paused = True
         self._pause_reading()
+        if self._pieces is not None:
+            self._pieces.pause()
 
     def resume_writing(self) -> None:
         """The client has taken enough."""
         self._write_paused = False
+        if self._pieces is not None:
+            self._pieces.resume()
         self._advance()
 
     # What the reader calls.
@@ -208,11 +121,7 @@ class Connection(asyncio.Protocol):
     def on_request(self, head: Head, body: bytes) -> None:
         """A request is complete: start it now, or later where enough are under way."""
         self._continue_due = False
-        asked = head.headers.get(b"x-request-id")
-        if asked is not None and _REQUEST_ID.fullmatch(asked):
-            request_id = asked.decode("ascii")
-        else:
-            request_id = self._shared.new_id()
+        request_id = self._shared.id_for(head.headers)
         exchange = Exchange(head, body, request_id, self._read_s, self._advance, not head.keep_alive)
         if self._waiting or self._write_paused or len(self._running) >= self._shared.limits.max_pipelined:
             self._waiting.append(exchange)
@@ -249,7 +158,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, refusal: HttpError) -> None:
         """Answer, after those before it, what was no request; then read no more."""
         self._refused = True
-        exchange = Exchange(None, b"", self._shared.new_id(), self._read_s, self._advance, close=True)
+        exchange = Exchange(None, b"", self._shared.id_for({}), self._read_s, self._advance, close=True)
         self._waiting.append(exchange)
         exchange.said = Answer(refusal.status, error_body(refusal.detail))
         self._shared.on_refused(exchange, CODES[refusal.status])
@@ -305,17 +214,61 @@ class Connection(asyncio.Protocol):
             self.close_when_idle()
 
     def _write_answers(self) -> None:
+        if self._pieces is not None:
+            return
         running = self._running
         out = []
         close = False
         while running and not close and (answer := running[0].said) is not None:
-            exchange = running.popleft()
+            exchange = running[0]
+            if answer.pieces is not None:
+                out.append(self._begin_pieces(exchange, answer, answer.pieces))
+                break
+            running.popleft()
             close = exchange.close or ((self._ended or self._shared.draining) and self._is_last())
             out.append(self._render(exchange, answer, close))
         if out:
             self._write(out[0] if len(out) == 1 else b"".join(out))
         if close:
             self._end()
+
+    def _begin_pieces(self, exchange: Exchange, answer: Answer, pieces: AsyncIterator[bytes]) -> bytes:
+        """The head of an answer that comes bit by bit; the rest follows (RFC 9112 section 7.1).
+
+        HTTP/1.0 has no chunks: there the end of the connection is the end of the answer.
+        """
+        http10 = exchange.head is not None and exchange.head.http10
+        headers = [(b"content-type", answer.content_type), *answer.headers]
+        if http10:
+            exchange.close = True
+        else:
+            headers.append((b"transfer-encoding", b"chunked"))
+        if exchange.close:
+            headers.append((b"connection", b"close"))
+        written_bytes = 0
+
+        def write(piece: bytes) -> None:
+            nonlocal written_bytes
+            written_bytes += len(piece)
+            self._write(piece if http10 else b"%x\r\n%b\r\n" % (len(piece), piece))
+
+        def end(complete: bool) -> None:
+            self._pieces = None
+            if self._shared.log_to:
+                self._shared.log_request(exchange, answer, peer_of(self._transport), written_bytes)
+            if not complete:
+                self.abort()  # so that the client knows that something is missing
+                return
+            self._running.popleft()
+            if not http10:
+                self._write(b"0\r\n\r\n")
+            if exchange.close:
+                self._end()
+            else:
+                self._advance()
+
+        self._pieces = PieceWriter(pieces, write, end)
+        return self._shared.writer.write(answer.status, b"", b"", exchange.id.encode(), headers)
 
     def _is_last(self) -> bool:
         """Whether the answer being written is the last one for other reasons than the request's own."""
@@ -336,7 +289,7 @@ class Connection(asyncio.Protocol):
         if head is not None and head.method == b"HEAD":
             written = written[: written.index(b"\r\n\r\n") + 4]
         if self._shared.log_to:
-            self._log_request(exchange, answer)
+            self._shared.log_request(exchange, answer, peer_of(self._transport), len(answer.body))
         return written
 
     def _write(self, data: bytes) -> None:
@@ -354,8 +307,7 @@ class Connection(asyncio.Protocol):
         """Close behind the last answer. After a refusal, linger: closing a socket with unread bytes resets it, and the
         client would lose the answer (RFC 9112 section 9.6)."""
         transport = self._transport
-        self._running.clear()
-        self._waiting.clear()
+        self._drop_all()
         if transport is None or transport.is_closing():
             return
         if not self._refused or self._ended:
@@ -371,24 +323,20 @@ class Connection(asyncio.Protocol):
             except (RuntimeError, OSError):
                 transport.abort()
 
-    def _log_request(self, exchange: Exchange, answer: Answer) -> None:
-        head = exchange.head
-        event = RequestLogged(
-            id=exchange.id,
-            peer=self._peer(),
-            method=head.method.decode("ascii") if head else "-",
-            path=head.target.decode("latin-1") if head else "-",
-            status=answer.status,
-            request_bytes=len(exchange.body),
-            response_bytes=len(answer.body),
-            duration_s=self._shared.clock() - exchange.arrived_s,
-        )
-        for observer in self._shared.log_to:
-            observer(event)
-
-    def _peer(self) -> str:
-        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+    def _drop_all(self) -> None:
+        """Nobody takes what is under way: tell the calls."""
+        if self._pieces is not None:
+            self._pieces.cancel()
+            self._pieces = None
+            self._running.popleft()
+        for exchange in (*self._running, *self._waiting):
+            if exchange.said is None:
+                if exchange.run is not None:
+                    exchange.run.cancel()
+            elif exchange.said.pieces is not None:
+                discard(exchange.said.pieces)
+        self._running.clear()
+        self._waiting.clear()
 
     # Time, and the end.
 

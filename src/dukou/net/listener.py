@@ -18,7 +18,8 @@ from dukou.core.message import DataPlane
 from dukou.core.statistics import VersionStatistics
 from dukou.core.version import ModelVersion
 from dukou.net.calls import Calls
-from dukou.net.connection import Connection, Connections
+from dukou.net.connection import Connection
+from dukou.net.connections import Connections
 from dukou.net.exchange import Exchange
 from dukou.net.facts import Facts
 from dukou.net.front import Front
@@ -74,7 +75,6 @@ class HttpServer:
         self._fronts: dict[str, Front] = {}
         self.connections = Connections(
             http,
-            self.front("").respond,
             self._tell_refused,
             clock=clock,
             wall=wall,
@@ -83,6 +83,10 @@ class HttpServer:
         self._scheme = "http"
         self._servers: list[asyncio.AbstractServer] = []
         self._next_sweep: asyncio.Handle | None = None
+
+    def protocol(self, dialect: str = "") -> Connection:
+        """What speaks on a connection that is about to be made."""
+        return Connection(self.connections, self.front(dialect).respond)
 
     def front(self, dialect: str) -> Front:
         """What answers HTTP on the listeners of a dialect."""
@@ -119,7 +123,7 @@ class HttpServer:
                 create = partial(loop.create_unix_server, **_KEEP_SOCKET_FILE)
             self._servers.append(
                 await create(
-                    partial(Connection, self.connections, self.front(dialect).respond),
+                    partial(self.protocol, dialect),
                     sock=one,
                     backlog=backlog,
                     ssl=tls,
