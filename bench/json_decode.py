@@ -17,7 +17,7 @@ from dukou.core.message import Context, Served
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.version import ModelRef
 from dukou.testing.models import manifest, served
-from dukou.wire import oip_json, plain, tf_rest
+from dukou.wire import oip_http, plain, tf_rest
 from dukou.wire.codec import Codec
 from dukou.wire.json_array import to_array
 
@@ -68,7 +68,7 @@ def main() -> None:
             "plain, with NaN": bound(plain, with_nan, version),
             "plain, ragged": refused(plain, ragged, version),
             "tf_rest": bound(tf_rest, b'{"instances":' + rows + b"}", version),
-            "oip_json": bound(oip_json, b'{"inputs":[' + tensor + b"]}", version),
+            "oip_http": bound(oip_http, b'{"inputs":[' + tensor + b"]}", version),
             "json.loads": lambda body=rows, spec=spec: to_array(json.loads(body), spec),
         }
         for name, call in cases.items():

@@ -7,12 +7,14 @@ Prints the best of several runs in microseconds.
 import timeit
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 
 from dukou.core.message import Context, InferenceRequest, InferenceResponse
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.version import ModelVersion
-from dukou.wire import json_write, oip_json, plain, tf_rest
+from dukou.wire import json_write, oip_http, plain, tf_rest
+from dukou.wire.oip_bind import Form
 
 VERSION = ModelVersion("model", 1)
 
@@ -32,13 +34,14 @@ def main() -> None:
         spec = TensorSpec("y", "FP32", (-1, 1))
         signature = Signature(DEFAULT_SIGNATURE, (spec,), (spec,))
         request = InferenceRequest(VERSION, signature, {"y": array}, ("y",), size, Context(), reply=True)
+        asked = msgspec.structs.replace(request, reply=Form())
         response = InferenceResponse(VERSION, {"y": array})
         both = InferenceResponse(VERSION, {"label": np.arange(size), "y": array})
         cases = {
             "tf_rest, two outputs": lambda one=request, other=both: tf_rest.encode(one, other),
             "plain": lambda one=request, other=response: plain.encode(one, other),
             "tf_rest": lambda one=request, other=response: tf_rest.encode(one, other),
-            "oip_json": lambda one=request, other=response: oip_json.encode(one, other),
+            "oip_http": lambda one=asked, other=response: oip_http.encode(one, other),
             "six digits singly": lambda array=array: json_write._nested(array.tolist(), json_write._SINGLE[4]),
         }
         for name, call in cases.items():

@@ -5,7 +5,8 @@ import pandas as pd
 from dukou.client.inputs import typed
 from dukou.core.model import Signature, TensorSpec
 from dukou.testing.models import manifest, served
-from dukou.wire.oip_json import decode_metadata, model_metadata
+from dukou.wire.oip_json import decode_metadata
+from dukou.wire.oip_metadata import model_metadata
 
 
 def test_a_frame_in_another_order_is_the_same_rows() -> None:

@@ -16,7 +16,7 @@ from dukou.core.model import ModelRef, Signature, State, TensorSpec
 from dukou.net.health import server_ready
 from dukou.net.landing import as_html, as_json, examples, wants_json
 from dukou.testing.models import IRIS_SIGNATURE, iris_like, manifest, served, table
-from dukou.wire import oip_json, plain, tf_rest
+from dukou.wire import oip_http, oip_metadata, plain, tf_rest
 
 LOADING = iris_like(version=2, state=State.LOADING)
 ENDED = iris_like(version=1, state=State.END)
@@ -106,7 +106,7 @@ def test_a_draining_server_is_not_ready() -> None:
 
 def test_server_metadata_names_the_server() -> None:
     """With and without a slash at the end."""
-    assert get("/v2").body == get("/v2/").body == oip_json.server_metadata("dukou", __version__, ())
+    assert get("/v2").body == get("/v2/").body == oip_metadata.server_metadata("dukou", __version__, ())
 
 
 @pytest.mark.parametrize(("target", "version"), [("/v2/models/iris", 2), ("/v2/models/iris/versions/1", 1)])
@@ -116,7 +116,7 @@ def test_model_metadata_is_of_the_version_asked_for(target: str, version: int) -
 
     said = get(target, of)
 
-    assert said.body == oip_json.model_metadata("iris", of.models["iris"], of.models["iris"][version])
+    assert said.body == oip_metadata.model_metadata("iris", of.models["iris"], of.models["iris"][version])
 
 
 @pytest.mark.parametrize("target", ["/v1/models/iris", "/v1/models/iris/labels/any"])
@@ -320,7 +320,7 @@ def test_the_examples_are_understood(signature: Signature) -> None:
         for _, command in examples("iris", signature, "http://localhost", True)
     ]
 
-    for codec, body in zip((plain, tf_rest, oip_json), bodies, strict=True):
+    for codec, body in zip((plain, tf_rest, oip_http), bodies, strict=True):
         bound = codec.bind(codec.parse(ModelRef("iris"), {}, body), one, Context())
         assert bound.rows == 1
 

@@ -15,11 +15,11 @@ from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import DTYPES
 from dukou.core.version import ModelRef
 from dukou.testing.models import manifest, served
-from dukou.wire import oip_json, plain, tf_rest
+from dukou.wire import oip_http, oip_json, plain, tf_rest
 from dukou.wire.codec import Codec
 from dukou.wire.json_text import SMALL
 
-CODECS: list[Codec] = [plain, tf_rest, oip_json]
+CODECS: list[Codec] = [plain, tf_rest, oip_http]
 REF = ModelRef("m")
 
 
@@ -89,7 +89,7 @@ BODIES = {
     tf_rest: st.fixed_dictionaries(
         {}, optional={"instances": ROWS, "inputs": ROWS | st.fixed_dictionaries({"x": ROWS}), "signature_name": TREES}
     ),
-    oip_json: st.fixed_dictionaries(
+    oip_http: st.fixed_dictionaries(
         {"inputs": st.lists(TENSORS, max_size=2) | TREES},
         optional={
             "outputs": st.lists(st.fixed_dictionaries({"name": TEXT}), max_size=2) | TREES,
@@ -100,7 +100,7 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=["plain", "tf_rest", "oip_json"])
+@pytest.mark.parametrize("codec", CODECS, ids=["plain", "tf_rest", "oip_http"])
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
@@ -117,7 +117,7 @@ def test_any_json_value_is_a_request_or_a_refusal(codec: Codec, data: st.DataObj
         assert str(small) == str(large)
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=["plain", "tf_rest", "oip_json"])
+@pytest.mark.parametrize("codec", CODECS, ids=["plain", "tf_rest", "oip_http"])
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
@@ -138,7 +138,7 @@ def test_any_bytes_are_a_request_or_a_refusal(codec: Codec, data: st.DataObject)
 @given(
     st.binary(max_size=100)
     | TREES.map(lambda tree: json.dumps(tree).encode())
-    | BODIES[oip_json].map(lambda tree: json.dumps({"outputs": tree["inputs"], "inputs": []}).encode())
+    | BODIES[oip_http].map(lambda tree: json.dumps({"outputs": tree["inputs"], "inputs": []}).encode())
 )
 def test_any_answer_is_read_or_refused_by_a_client(body: bytes) -> None:
     """A server can send anything."""
@@ -181,7 +181,7 @@ NASTY = [
 ]
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=["plain", "tf_rest", "oip_json"])
+@pytest.mark.parametrize("codec", CODECS, ids=["plain", "tf_rest", "oip_http"])
 @pytest.mark.parametrize("body", NASTY, ids=range(len(NASTY)))
 def test_known_traps_are_requests_or_refusals(codec: Codec, body: bytes) -> None:
     """Depth, digits, axes, surrogates, duplicates, sizes that overflow."""

@@ -20,7 +20,7 @@ from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import Tensors
 from dukou.core.version import ModelRef
 from dukou.testing.models import Direct, FunctionModel, manifest, served
-from dukou.wire import oip_json, tf_rest
+from dukou.wire import oip_http, oip_metadata, tf_rest
 
 FOLDER = Path(__file__).parent / "vectors"
 STATUS = {Code.INVALID_ARGUMENT: 400, Code.NOT_FOUND: 404, Code.UNIMPLEMENTED: 501}
@@ -115,11 +115,11 @@ def tfs(path: str, body: bytes) -> bytes:
 
 def oip(path: str, body: bytes) -> bytes:
     if path == "/v2":
-        return oip_json.server_metadata("dukou", "1.0", ["model_repository"])
+        return oip_metadata.server_metadata("dukou", "1.0", ["model_repository"])
     ref, verb = reference(path)
     if verb == "infer":
-        return infer(oip_json, ref, body)
-    return oip_json.model_metadata(ref.name, {1: MODELS[ref.name]}, MODELS[ref.name])
+        return infer(oip_http, ref, body)
+    return oip_metadata.model_metadata(ref.name, {1: MODELS[ref.name]}, MODELS[ref.name])
 
 
 def matches(wanted: Any, came: Any, *, exactly: bool) -> bool:
@@ -174,4 +174,4 @@ def test_tensorflow_serving_rest(vector: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("vector", vectors("oip"))
 def test_open_inference_protocol(vector: Mapping[str, Any]) -> None:
     """As clients of V2 servers expect it."""
-    check(oip, oip_json, vector)
+    check(oip, oip_http, vector)

@@ -54,6 +54,8 @@ class Reason(Enum):
     WRONG_DATATYPE = (Code.INVALID_ARGUMENT, "datatype {got} came, {wanted} is wanted")
     WRONG_SHAPE = (Code.INVALID_ARGUMENT, "shape {got} came, {wanted} is wanted")
     WRONG_WIDTH = (Code.INVALID_ARGUMENT, "{got} values came, {wanted} are wanted")
+    WRONG_BYTES = (Code.INVALID_ARGUMENT, "{got} bytes of data came, {wanted} are wanted")
+    WRONG_STRINGS = (Code.INVALID_ARGUMENT, "{got} strings came, {wanted} are wanted")
     WRONG_VALUE = (Code.INVALID_ARGUMENT, "{got} came where {wanted} is wanted")
     RAGGED = (Code.INVALID_ARGUMENT, "the rows have different shapes: {got} came after {wanted}")
     NO_ROWS = (Code.INVALID_ARGUMENT, "no rows came")
@@ -64,6 +66,7 @@ class Reason(Enum):
         "the body holds {got} values that are not plain rectangular numbers, {wanted} is the most",
     )
     BODY_TOO_LARGE = (Code.PAYLOAD_TOO_LARGE, "the body is larger than {wanted} bytes")
+    PRECONDITION_FAILED = (Code.FAILED_PRECONDITION, "{detail}")
     QUEUE_FULL = (Code.RESOURCE_EXHAUSTED, "{got} rows are waiting, {wanted} is the most; try again soon")
     OVERLOADED = (Code.RESOURCE_EXHAUSTED, "{got} requests are under way, {wanted} is the most; try again soon")
     MODEL_NOT_READY = (Code.UNAVAILABLE, "this version is {state}, not AVAILABLE")

@@ -14,7 +14,7 @@ from dukou.net.exchange import Answer, Exchange, error_body
 from dukou.net.facts import Facts
 from dukou.net.health import server_ready
 from dukou.net.routes import OIP_JSON, TF_REST, Page, PageKind
-from dukou.wire import oip_json, tf_rest
+from dukou.wire import oip_metadata, tf_rest
 from dukou.wire.codec import Headers
 
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -55,7 +55,7 @@ class Pages:
             case PageKind.MODEL_READY:
                 return self._model_ready(page.ref)
             case PageKind.SERVER_METADATA:
-                return Answer(200, oip_json.server_metadata("dukou", __version__, ()))
+                return Answer(200, oip_metadata.server_metadata("dukou", __version__, ()))
             case PageKind.MODEL_METADATA:
                 return self._model_metadata(page.ref)
             case PageKind.TF_STATUS:
@@ -78,7 +78,7 @@ class Pages:
 
     def _model_metadata(self, ref: ModelRef) -> Answer:
         served = self._plane.choose(ref, "")
-        return Answer(200, oip_json.model_metadata(ref.name, self._plane.table.models[ref.name], served))
+        return Answer(200, oip_metadata.model_metadata(ref.name, self._plane.table.models[ref.name], served))
 
     def _tf_status(self, ref: ModelRef) -> Answer:
         # A label is not resolved here: TensorFlow Serving tells of all versions.

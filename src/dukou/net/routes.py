@@ -17,7 +17,7 @@ from dukou.core.version import ModelRef
 from dukou.net import status
 from dukou.net.api import Api, Call
 from dukou.net.exchange import Answer, error_body
-from dukou.wire import oip_json, plain, tf_rest
+from dukou.wire import oip_http, plain, tf_rest
 
 INT64_MAX = 2**63 - 1
 
@@ -48,7 +48,7 @@ Route: TypeAlias = Call | Page | Answer
 
 PLAIN = Api(plain, status.HTTP)
 TF_REST = Api(tf_rest, status.TF_REST)
-OIP_JSON = Api(oip_json, status.HTTP)
+OIP_JSON = Api(oip_http, status.HTTP)
 
 _NOT_FOUND = Answer(404, error_body("Not Found"))
 _PAGES: Mapping[bytes, PageKind] = {
