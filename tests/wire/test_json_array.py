@@ -16,7 +16,7 @@ from dukou.core.tensor import DTYPES
 from dukou.wire.json_array import MAX_RANK, Numbers, flatten, from_b64, to_array
 from dukou.wire.json_text import SMALL, read
 
-NUMERIC = [name for name in DTYPES if name not in ("BOOL", "BYTES")]
+NUMERIC = [name for name in DTYPES if name not in ("BOOL", "BF16", "BYTES")]
 INTEGERS = [name for name in NUMERIC if "INT" in name]
 
 
@@ -88,6 +88,12 @@ def test_only_numbers_become_numbers(value: Any, datatype: str) -> None:
     assert error.facts["row"] == 1
     assert error.facts["tensor"] == "X"
     assert error.facts["got"] == json.dumps(value)
+
+
+@pytest.mark.parametrize("data", [1, [1.0], ["x"], np.array([1.0, 2.0]), [np.array([1.0]), np.array([2.0])]])
+def test_bf16_has_no_json_form(data: Any) -> None:
+    """Said at once, whatever came."""
+    assert refused(data, "BF16").reason is Reason.NOT_SUPPORTED
 
 
 @pytest.mark.parametrize("datatype", INTEGERS)

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from dukou.core.errors import DukouError, Reason
 from dukou.core.tensor import DTYPES
 from dukou.wire import json_write
 from dukou.wire.json_write import (
@@ -59,8 +60,18 @@ def test_bytes_that_are_no_text_are_not_guessed_at() -> None:
             array_text(np.array([[element]], object))
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (100,)])
+@pytest.mark.parametrize("write", [array_text, six_digit_text])
+def test_bf16_has_no_json_form(write: Any, shape: tuple[int, ...]) -> None:
+    """Its bits are no number that a reader would understand."""
+    with pytest.raises(DukouError) as caught:
+        write(np.zeros(shape, DTYPES["BF16"]))
+
+    assert caught.value.reason is Reason.NOT_SUPPORTED
+
+
 @given(
-    st.sampled_from([name for name in DTYPES if name != "BYTES"]).flatmap(
+    st.sampled_from([name for name in DTYPES if name not in ("BYTES", "BF16")]).flatmap(
         lambda name: hnp.arrays(DTYPES[name], hnp.array_shapes(min_dims=0, max_dims=3, min_side=1))
     )
 )

@@ -37,7 +37,8 @@ def to_array(data: Any, spec: TensorSpec, numbers: bool = False) -> NDArray[Any]
     """The array of `data`: a value, nested lists or an array, in the datatype (not yet the shape) of `spec`.
 
     BYTES elements are `str`, or `bytes` where `{"b64": ...}` came. `numbers` says that `data` was decoded as `Numbers`,
-    which saves the look at every element. Raises DukouError RAGGED and WRONG_VALUE, with the row.
+    which saves the look at every element. Raises DukouError RAGGED and WRONG_VALUE, with the row; NOT_SUPPORTED for
+    BF16, which has no JSON form.
     """
     dtype = _FLOATS.get(spec.datatype)
     if numbers and dtype is not None:
@@ -45,6 +46,8 @@ def to_array(data: Any, spec: TensorSpec, numbers: bool = False) -> NDArray[Any]
             return np.array(data, dtype)
         except ValueError:
             pass  # ragged: `flatten` says where
+    if spec.datatype == "BF16":
+        raise DukouError(Reason.NOT_SUPPORTED, detail=f"BF16 has no JSON form; send {spec.name!r} as raw data")
     if isinstance(data, np.ndarray):
         return _from_array(data, spec)
     leaves, shape = flatten(data, spec.name)

@@ -16,6 +16,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from dukou.core.errors import DukouError, Reason
+
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _null = re.compile(b"null")
 
@@ -27,7 +29,10 @@ SIX_DIGITS_ONE_BY_ONE = 16
 
 
 def array_text(array: NDArray[Any]) -> bytes:
-    """Nested lists of numbers, booleans or strings. Raises UnicodeError for elements that have no UTF-8 form."""
+    """Nested lists of numbers, booleans or strings.
+
+    Raises UnicodeError for elements that have no UTF-8 form, DukouError NOT_SUPPORTED for BF16, which has no JSON form.
+    """
     kind = array.dtype.kind
     if kind in "OUS":
         return nested_text(texts(array.tolist()))
@@ -35,6 +40,8 @@ def array_text(array: NDArray[Any]) -> bytes:
         text = orjson.dumps(array.tolist())
     elif not array.ndim:
         return array_text(array.reshape(1))[1:-1]
+    elif kind == "V":
+        raise DukouError(Reason.NOT_SUPPORTED, detail="an output is BF16, which has no JSON form; ask for raw data")
     else:
         text = orjson.dumps(native(array), option=_NUMPY)
     return _with_tokens(text, array) if kind == "f" and b"null" in text else text
@@ -92,7 +99,7 @@ def six_digit_text(array: NDArray[Any]) -> bytes:
     what is exact (FP64); whole numbers end in `.0`. The numbers are that server's to the digit, but may be written
     otherwise: 0.00001 for 1e-05, and no digits that say nothing, as in 0.10000000000000001.
     """
-    if array.dtype.itemsize == 8:
+    if array.dtype.itemsize == 8 or array.dtype.kind == "V":
         return array_text(array)
     if array.size <= SIX_DIGITS_ONE_BY_ONE:
         return _nested(array.tolist(), _SINGLE[array.dtype.itemsize]).encode()
