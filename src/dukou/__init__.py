@@ -8,7 +8,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # type checkers take it as true; importing `typing` for it would cost more than all the rest
 if TYPE_CHECKING:
     from dukou.app.embed import load
-    from dukou.client.http import AsyncClient, Client
+    from dukou.client.client import AsyncClient, Client
     from dukou.core.errors import DukouError
 
 __version__ = "0.1.0"
@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 __all__ = ["AsyncClient", "Client", "DukouError", "__version__", "load"]
 
 _HOMES = {
-    "AsyncClient": "dukou.client.http",
-    "Client": "dukou.client.http",
+    "AsyncClient": "dukou.client.client",
+    "Client": "dukou.client.client",
     "DukouError": "dukou.core.errors",
     "load": "dukou.app.embed",
 }

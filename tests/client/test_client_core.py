@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ from dukou.client.errors import (
     TimedOut,
     Unavailable,
 )
+from dukou.client.oip_http import HttpWire
 from dukou.testing.clock import HandClock
 
 METADATA = Answer(
@@ -44,18 +46,23 @@ METADATA = Answer(
     b'{"name":"iris","inputs":[{"name":"X","datatype":"FP32","shape":[-1,2]}],'
     b'"outputs":[{"name":"label","datatype":"INT64","shape":[-1]}]}',
 )
+NONE = Answer(200, b'{"name":"test","version":"1","extensions":[]}')
+"""A server that has no extensions."""
 LABELS = Answer(200, b'{"model_name":"iris","outputs":[{"name":"label","datatype":"INT64","shape":[2],"data":[1,0]}]}')
 HUNG_UP = Failure(Trouble.HUNG_UP)
+LOST = ConnectionFailed("lost")
 Outcome = Answer | Failure
 
 
 def calls(clock: HandClock, model: str = "iris", version: int | str | None = None, **patience: Any) -> Calls:
-    return Calls(model, version, Patience(**patience), clock, lambda: 0.5)
+    return Calls(HttpWire(model, version), Patience(**patience), clock, lambda: 0.5)
 
 
-def play(flow: Flow[Any], clock: HandClock, *outcomes: Outcome, each_s: float = 0.0) -> tuple[Any, list[Any]]:
+def play(
+    flow: Flow[Any], clock: HandClock, *outcomes: Outcome, each_s: float = 0.0, steps: list[Any] | None = None
+) -> tuple[Any, list[Any]]:
     """Run a flow with these outcomes, each taking `each_s`; what it returned and the steps it asked for."""
-    steps: list[Any] = []
+    steps = [] if steps is None else steps
     coming = iter(outcomes)
     outcome: Outcome | None = None
     while True:
@@ -83,11 +90,11 @@ def test_infer_asks_for_the_signature_once() -> None:
     clock = HandClock()
     client = calls(clock)
 
-    first, steps = play(client.infer([[1, 2], [3, 4]]), clock, METADATA, LABELS)
+    first, steps = play(client.infer([[1, 2], [3, 4]]), clock, METADATA, NONE, LABELS)
     second, later = play(client.infer([[1, 2], [3, 4]]), clock, LABELS)
 
     assert first["label"].tolist() == second["label"].tolist() == [1, 0]
-    assert [step.path for step in steps] == ["/v2/models/iris", "/v2/models/iris/infer"]
+    assert [step.path for step in steps] == ["/v2/models/iris", "/v2", "/v2/models/iris/infer"]
     assert [step.path for step in later] == ["/v2/models/iris/infer"]
 
 
@@ -95,9 +102,9 @@ def test_inputs_are_sent_in_the_datatype_of_the_signature() -> None:
     """Python floats for an FP32 input travel as FP32, flat, with their shape."""
     clock = HandClock()
 
-    _, steps = play(calls(clock).infer(np.array([[1.5, 2.0]])), clock, METADATA, LABELS)
+    _, steps = play(calls(clock).infer(np.array([[1.5, 2.0]])), clock, METADATA, NONE, LABELS)
 
-    assert msgspec.json.decode(steps[1].body) == {
+    assert msgspec.json.decode(steps[2].body) == {
         "inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [1.5, 2.0]}]
     }
 
@@ -107,9 +114,9 @@ def test_only_the_outputs_asked_for_are_named(outputs: str | Sequence[str]) -> N
     """`outputs` goes into the body; one name may stand alone."""
     clock = HandClock()
 
-    _, steps = play(calls(clock).infer([[1, 2]], outputs), clock, METADATA, LABELS)
+    _, steps = play(calls(clock).infer([[1, 2]], outputs), clock, METADATA, NONE, LABELS)
 
-    assert msgspec.json.decode(steps[1].body)["outputs"] == [{"name": "label"}]
+    assert msgspec.json.decode(steps[2].body)["outputs"] == [{"name": "label"}]
 
 
 def test_a_version_and_odd_names_are_in_the_path() -> None:
@@ -125,18 +132,18 @@ def test_predict_is_the_first_output_and_asks_for_no_other() -> None:
     """predict leaves out the names, and what nobody wants is not sent."""
     clock = HandClock()
 
-    labels, steps = play(calls(clock).predict([[1, 2], [3, 4]]), clock, METADATA, LABELS)
+    labels, steps = play(calls(clock).predict([[1, 2], [3, 4]]), clock, METADATA, NONE, LABELS)
 
     assert labels.tolist() == [1, 0]
     assert labels.dtype == np.int64
-    assert msgspec.json.decode(steps[1].body)["outputs"] == [{"name": "label"}]
+    assert msgspec.json.decode(steps[2].body)["outputs"] == [{"name": "label"}]
 
 
 def test_an_answer_without_the_output_is_a_bad_answer() -> None:
     """predict has nothing to return then."""
     clock = HandClock()
 
-    error = error_of(calls(clock).predict([[1, 2]]), clock, METADATA, Answer(200, b'{"outputs":[]}'))
+    error = error_of(calls(clock).predict([[1, 2]]), clock, METADATA, NONE, Answer(200, b'{"outputs":[]}'))
 
     assert isinstance(error, BadAnswer)
 
@@ -151,10 +158,10 @@ def test_a_model_without_outputs_cannot_predict() -> None:
 
 
 def test_inputs_that_do_not_fit_are_refused_before_they_are_sent() -> None:
-    """A wrong width costs no request beyond the signature."""
+    """A wrong width costs no request beyond what is asked once."""
     clock = HandClock()
 
-    error = error_of(calls(clock).infer([[1, 2, 3]]), clock, METADATA)
+    error = error_of(calls(clock).infer([[1, 2, 3]]), clock, METADATA, NONE)
 
     assert isinstance(error, InvalidInput)
     assert error.status == 0
@@ -165,11 +172,11 @@ def test_after_a_refusal_of_the_inputs_the_signature_is_asked_again() -> None:
     """Another version with another signature may answer by now."""
     clock = HandClock()
     client = calls(clock)
-    error_of(client.infer([[1, 2]]), clock, METADATA, Answer(400, b'{"error":"no"}'))
+    error_of(client.infer([[1, 2]]), clock, METADATA, NONE, Answer(400, b'{"error":"no"}'))
 
     _, steps = play(client.infer([[1, 2]]), clock, METADATA, LABELS)
 
-    assert steps[0].path == "/v2/models/iris"
+    assert [step.path for step in steps] == ["/v2/models/iris", "/v2/models/iris/infer"]
 
 
 def test_without_a_model_nothing_can_be_inferred() -> None:
@@ -313,7 +320,13 @@ def test_each_trouble_has_its_error(trouble: Trouble, kind: type[ClientError]) -
 )
 def test_only_what_may_pass_is_tried_again(outcome: Outcome, again: bool) -> None:
     """Overload, restarts and broken connections pass; a wrong request and a failed model do not."""
-    assert (pause_before_retry(Patience(), 0, outcome, 0.5) is not None) is again
+    clock = HandClock()
+    steps: list[Any] = []
+
+    with suppress(ClientError):
+        play(calls(clock, retries=1).metadata(), clock, outcome, METADATA, steps=steps)
+
+    assert [type(step) for step in steps] == ([Request, Pause, Request] if again else [Request])
 
 
 def test_a_timeout_is_tried_again_only_where_each_try_has_its_own() -> None:
@@ -347,8 +360,8 @@ def test_the_tries_are_counted() -> None:
     """After `retries` retries the outcome stands."""
     patience = Patience(retries=2)
 
-    assert pause_before_retry(patience, 1, HUNG_UP, 0.0) is not None
-    assert pause_before_retry(patience, 2, HUNG_UP, 0.0) is None
+    assert pause_before_retry(patience, 1, LOST, {}, 0.0) is not None
+    assert pause_before_retry(patience, 2, LOST, {}, 0.0) is None
 
 
 @given(strategies.integers(0, 60), strategies.floats(0.0, 1.0, exclude_max=True))
@@ -356,7 +369,7 @@ def test_pauses_are_random_and_bounded(attempt: int, jitter: float) -> None:
     """Full jitter: from nothing up to the doubled pause, never above the longest."""
     patience = Patience(retries=100, first_pause_s=0.1, longest_pause_s=5.0)
 
-    pause = pause_before_retry(patience, attempt, HUNG_UP, jitter)
+    pause = pause_before_retry(patience, attempt, LOST, {}, jitter)
 
     assert pause is not None
     assert 0.0 <= pause <= min(5.0, 0.1 * 2**attempt)
@@ -364,9 +377,9 @@ def test_pauses_are_random_and_bounded(attempt: int, jitter: float) -> None:
 
 def test_retry_after_is_a_lower_bound() -> None:
     """The server's word comes first, the random part spreads those it sent away together."""
-    outcome = Answer(429, b"", {"retry-after": "2"})
+    pause = pause_before_retry(Patience(first_pause_s=0.1), 0, Overloaded("full", 429), {"retry-after": "2"}, 0.5)
 
-    assert pause_before_retry(Patience(first_pause_s=0.1), 0, outcome, 0.5) == pytest.approx(2.05)
+    assert pause == pytest.approx(2.05)
 
 
 @pytest.mark.parametrize(
@@ -415,9 +428,9 @@ def test_the_time_left_goes_down_from_try_to_try() -> None:
     """What the signature took is not there for the answer."""
     clock = HandClock()
 
-    _, steps = play(calls(clock, timeout_s=10.0).infer([[1, 2]]), clock, METADATA, LABELS, each_s=4.0)
+    _, steps = play(calls(clock, timeout_s=10.0).infer([[1, 2]]), clock, METADATA, NONE, LABELS, each_s=3.0)
 
-    assert [step.timeout_s for step in steps] == [10.0, 6.0]
+    assert [step.timeout_s for step in steps] == [10.0, 7.0, 4.0]
 
 
 def test_a_pause_beyond_the_deadline_is_not_waited_for() -> None:

@@ -14,8 +14,9 @@ import pytest
 
 import dukou
 from dukou.client import http as client_http
+from dukou.client.client import AsyncClient, Client
 from dukou.client.errors import BadAnswer, ClientError, ConnectionFailed, NotFound, Overloaded, TimedOut
-from dukou.client.http import AsyncClient, Client
+from dukou.client.http import HttpTransport
 
 METADATA = {
     "name": "sum",
@@ -114,7 +115,7 @@ def test_predict_over_http(url: str, script: Script) -> None:
     assert first.tolist() == [3.0, 7.0]
     assert first.dtype == np.float32
     assert second["sum"].tolist() == [2.0]
-    assert script.seen == ["/v2/models/sum", "/v2/models/sum/infer", "/v2/models/sum/infer"]
+    assert script.seen == ["/v2/models/sum", "/v2", "/v2/models/sum/infer", "/v2/models/sum/infer"]
     assert len(script.peers) == 1
 
 
@@ -158,7 +159,7 @@ def test_a_busy_server_and_a_broken_connection_are_tried_again(url: str, script:
     with Client(url, "sum") as client:
         assert client.predict([[1, 2]]).tolist() == [3.0]
 
-    assert script.seen == ["/v2/models/sum"] * 3 + ["/v2/models/sum/infer"]
+    assert script.seen == ["/v2/models/sum"] * 3 + ["/v2", "/v2/models/sum/infer"]
 
 
 @pytest.mark.socket
@@ -236,6 +237,10 @@ def test_an_answer_that_trickles_times_out_as_a_whole(url: str, script: Script) 
     stop.set()
 
 
+def by(answer: Callable[[httpx.Request], httpx.Response]) -> HttpTransport:
+    return HttpTransport("http://x", transport=httpx.MockTransport(answer))
+
+
 def sums(request: httpx.Request) -> httpx.Response:
     """A transport that answers as the sum server does, with what it was sent in the model's name."""
     return httpx.Response(200, json={**METADATA, "name": str(request.url)})
@@ -245,7 +250,10 @@ def test_an_answer_that_is_too_large_is_given_up(monkeypatch: pytest.MonkeyPatch
     """Reading stops at the limit."""
     monkeypatch.setattr(client_http, "MAX_ANSWER_BYTES", 10)
 
-    with Client("http://x", "sum", transport=httpx.MockTransport(sums)) as client, pytest.raises(BadAnswer, match="10"):
+    with (
+        Client("http://x", "sum", transport=by(sums)) as client,
+        pytest.raises(BadAnswer, match="10"),
+    ):
         client.metadata()
 
 
@@ -258,8 +266,8 @@ def test_an_address_may_have_a_path(url: str) -> None:
         seen.append((str(request.url), request.headers["authorization"]))
         return sums(request)
 
-    headers = {"authorization": "Bearer k"}
-    with Client(url, "sum", headers=headers, transport=httpx.MockTransport(note)) as client:
+    over = HttpTransport(url, {"authorization": "Bearer k"}, httpx.MockTransport(note))
+    with Client(url, "sum", transport=over) as client:
         client.metadata()
 
     assert seen == [("http://x/gateway/v2/models/sum", "Bearer k")]

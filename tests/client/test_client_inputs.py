@@ -10,7 +10,7 @@ from hypothesis import given, strategies
 from dukou.client.inputs import typed
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import TensorSpec
-from dukou.core.tensor import DTYPES
+from dukou.core.tensor import DTYPES, widen
 
 X = TensorSpec("X", "FP32", (-1, 2))
 NAMED = TensorSpec("X", "FP32", (-1, 2), ("width", "height"))
@@ -104,7 +104,8 @@ def test_several_inputs_come_by_name_or_one_column_each(values: Any) -> None:
         (pd.DataFrame({"city": ["a", None]}), (CITY,), Reason.WRONG_VALUE, "row 1"),
         ([[1, "Rom", 3]], (AGE, CITY), Reason.WRONG_WIDTH, "3 values came, 2 (age, city) are wanted"),
         ([1, 2], (AGE, CITY), Reason.WRONG_WIDTH, "1 values came"),
-        ([[1]], (TensorSpec("x", "BF16", (-1, 1)),), Reason.NOT_SUPPORTED, "BF16"),
+        ([[1]], (TensorSpec("x", "FP8", (-1, 1)),), Reason.NOT_SUPPORTED, "FP8"),
+        ([[1.0], [3.4e38]], (TensorSpec("x", "BF16", (-1, 1)),), Reason.WRONG_VALUE, "row 1"),
         ([[1]], (), Reason.MALFORMED_REQUEST, "no inputs"),
     ],
 )
@@ -133,6 +134,24 @@ def test_what_does_not_fit_is_refused_with_its_place(
 def test_values_that_mean_the_same_are_cast(values: Any, datatype: str, result: Any) -> None:
     """Precision may be lost, meaning may not."""
     assert typed(values, [TensorSpec("x", datatype, (-1, 1))])["x"].tolist() == result
+
+
+@pytest.mark.parametrize("values", [[[1.5, -2.0]], np.array([[1.5, -2.0]], np.float16)])
+def test_bf16_is_made_of_any_numbers(values: Any) -> None:
+    """The nearest value that BF16 has, in its own bits."""
+    array = typed(values, [TensorSpec("x", "BF16", (-1, 2))])["x"]
+
+    assert widen(array).tolist() == [[1.5, -2.0]]
+    assert typed(array, [TensorSpec("x", "BF16", (-1, 2))])["x"] is array
+
+
+def test_the_bfloat16_of_other_libraries_is_taken_as_it_is() -> None:
+    """ml_dtypes gives NumPy a dtype whose bits are the same."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+
+    array = typed(np.array([[1.5]], ml_dtypes.bfloat16), [TensorSpec("x", "BF16", (-1, 1))])["x"]
+
+    assert widen(array).tolist() == [[1.5]]
 
 
 def test_missing_numbers_of_a_frame_are_nan() -> None:

@@ -165,7 +165,7 @@ def _relay(lines: IO[str]) -> None:
 
 
 def _call(url: str) -> None:
-    from dukou.client.http import Client
+    from dukou.client.client import Client
 
     with Client(url, model="iris") as client:
         labels = client.predict(FLOWERS)

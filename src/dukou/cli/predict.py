@@ -68,7 +68,7 @@ def predict(
 
 
 def _by_server(url: str, rows: Sequence[str], model: str, version: int | None, timeout_s: float) -> Tensors:
-    from dukou.client.http import Client
+    from dukou.client.client import Client
 
     base, named, numbered = split_url(url)
     model, version = model or named, version if version is not None else numbered
@@ -101,7 +101,7 @@ def split_url(url: str) -> tuple[str, str, int | None]:
 
 def _only_model(url: str, timeout_s: float) -> str:
     from dukou.client.errors import NotFound
-    from dukou.client.http import Client
+    from dukou.client.client import Client
 
     try:
         with Client(url, timeout_s=timeout_s) as client:

@@ -1,1 +1,2 @@
-"""Clients of any Open Inference Protocol server. `core` decides and does no I/O; `http` is the sync and async shell."""
+"""Clients of any Open Inference Protocol server, over HTTP and gRPC: `core` decides and does no I/O, `client` is the
+sync and the async shell."""

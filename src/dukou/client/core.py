@@ -3,35 +3,49 @@
     Request  -> send it; the answer is an Answer or a Failure
     Pause    -> wait; the answer is None
 
-Retries, deadlines and the reading of answers are decided here, once, for the sync and the async client.
+Retries, deadlines and the reading of answers are decided here, once, for the sync and the async client and for every
+Wire: HTTP (`client.oip_http`) and gRPC (`client.oip_grpc`).
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any, TypeAlias, TypeVar
-from urllib.parse import quote
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
-from dukou.client.errors import BadAnswer, ClientError, ConnectionFailed, InvalidInput, NotFound, TimedOut, refusal
+from dukou.client.errors import (
+    BadAnswer,
+    ClientError,
+    ConnectionFailed,
+    DeadlineMissed,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    Refused,
+    TimedOut,
+    Unavailable,
+)
 from dukou.client.inputs import typed
 from dukou.core.clock import Clock
-from dukou.core.errors import DukouError, Reason
+from dukou.core.errors import DukouError
 from dukou.core.model import Signature
-from dukou.wire import oip_json
+from dukou.core.tensor import DTYPES, Tensors, widen
 
 T = TypeVar("T")
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One HTTP request: `path` below the server's address, to be answered whole within `timeout_s`."""
+    """One request: `path` below the server's address, to be answered whole within `timeout_s`. `method` is HTTP's."""
 
-    method: str
     path: str
     body: bytes = b""
+    headers: Mapping[str, str] = {}
+    method: str = "POST"
     timeout_s: float = math.inf
 
 
@@ -42,7 +56,10 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A whole HTTP answer; header names in lower case."""
+    """A whole answer, or one message of a stream. `status` is HTTP's or gRPC's; header names are in lower case.
+
+    A gRPC status other than 0 has its message, as UTF-8, for a body.
+    """
 
     status: int
     body: bytes
@@ -73,18 +90,46 @@ class ListedModel(msgspec.Struct, frozen=True):
     state: str = ""
 
 
-class _Version(msgspec.Struct):
-    version: int
-    state: str
+class Wire(Protocol):
+    """How the calls about one model look in a protocol, and what answers say. Whatever reads raises DukouError for what
+    it cannot read."""
 
+    @property
+    def extensions(self) -> Request | None:
+        """What to ask before the first inference, None where the wire needs to know nothing of the server."""
 
-class _Model(msgspec.Struct):
-    name: str
-    versions: list[_Version]
+    def read_extensions(self, answer: Answer) -> Collection[str]:
+        """The names of the extensions that the server has."""
 
+    def metadata(self) -> Request:
+        """Asks what the model takes and gives."""
 
-class _FirstPage(msgspec.Struct):
-    models: list[_Model]
+    def signature(self, answer: Answer) -> Signature:
+        """What `metadata` was answered."""
+
+    def ready(self) -> Request:
+        """Asks whether the model (without one, the server) is ready."""
+
+    def is_ready(self, answer: Answer) -> bool:
+        """What `ready` was answered, a refusal included."""
+
+    def infer(self, inputs: Tensors, outputs: Sequence[str], extensions: Collection[str]) -> Request:
+        """Asks for the outputs named (all if none are)."""
+
+    def outputs(self, answer: Answer) -> Tensors:
+        """What `infer` was answered."""
+
+    def stream(self, inputs: Tensors, outputs: Sequence[str]) -> Request:
+        """Asks for responses as they come."""
+
+    def streamed(self, answer: Answer, signature: Signature) -> Tensors:
+        """One of the answers to `stream`; empty where it carries no outputs."""
+
+    def listings(self) -> Sequence[tuple[Request, Callable[[bytes], list[ListedModel]]]]:
+        """Ways to ask for the list of models, and to read it: each for servers that do not have the one before."""
+
+    def refusal(self, answer: Answer) -> Refused | None:
+        """The error that the answer is; None for a good one."""
 
 
 Flow: TypeAlias = Generator[Request | Pause, Answer | Failure | None, T]
@@ -111,26 +156,23 @@ class Patience(msgspec.Struct, frozen=True):
             raise ValueError("timeouts must be above 0 s, and retries at least 0")
 
 
-RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+PASSING = (ConnectionFailed, Overloaded, Unavailable, DeadlineMissed)
+"""What may be otherwise a moment later."""
 
 
-def pause_before_retry(patience: Patience, attempt: int, outcome: Answer | Failure, jitter: float) -> float | None:
-    """Seconds to wait before sending again, or None where the outcome stands. `jitter` is random in [0, 1).
+def pause_before_retry(
+    patience: Patience, attempt: int, error: ClientError, headers: Mapping[str, str], jitter: float
+) -> float | None:
+    """Seconds to wait before sending again, or None where the error stands. `jitter` is random in [0, 1).
 
     Every call of this client may be sent twice, so a broken connection is no reason to give up. What the server says in
     Retry-After is a lower bound; the random part then only spreads the callers it sent away together.
     """
-    if attempt >= patience.retries:
+    again = isinstance(error, PASSING) or (isinstance(error, TimedOut) and patience.try_timeout_s < math.inf)
+    if attempt >= patience.retries or not again:
         return None
     spread: float = jitter * min(patience.longest_pause_s, patience.first_pause_s * 2.0**attempt)
-    if isinstance(outcome, Failure):
-        again = outcome.trouble in (Trouble.NOT_CONNECTED, Trouble.HUNG_UP) or (
-            outcome.trouble is Trouble.TIMED_OUT and patience.try_timeout_s < math.inf
-        )
-        return spread if again else None
-    if outcome.status not in RETRIED_STATUSES:
-        return None
-    return retry_after_s(outcome.headers) + spread
+    return retry_after_s(headers) + spread
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
@@ -147,21 +189,19 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
 
 
 class Calls:
-    """The calls that a client has, as flows. Remembers the signatures of the models it has asked about."""
+    """The calls that a client has, as flows. Remembers the signature of the model and the extensions of the server."""
 
-    def __init__(
-        self, model: str, version: int | str | None, patience: Patience, clock: Clock, jitter: Callable[[], float]
-    ) -> None:
-        self._model = model
-        self._version = version
+    def __init__(self, wire: Wire, patience: Patience, clock: Clock, jitter: Callable[[], float]) -> None:
+        self._wire = wire
         self._patience = patience
         self._clock = clock
         self._jitter = jitter
         self._signature: Signature | None = None
+        self._extensions: Collection[str] | None = None
 
     def predict(self, X: Any) -> Flow[NDArray[Any]]:
         """The first output for `X`; only that one is asked for."""
-        deadline_s = self._clock() + self._patience.timeout_s
+        deadline_s = self._deadline_s()
         signature = yield from self._asked_signature(deadline_s)
         if not signature.outputs:
             raise BadAnswer("the model's metadata names no output")
@@ -173,63 +213,92 @@ class Calls:
 
     def infer(self, inputs: Any, outputs: str | Sequence[str] = ()) -> Flow[dict[str, NDArray[Any]]]:
         """The outputs called `outputs` (all if empty), by name."""
-        deadline_s = self._clock() + self._patience.timeout_s
+        deadline_s = self._deadline_s()
         signature = yield from self._asked_signature(deadline_s)
-        names = (outputs,) if isinstance(outputs, str) else outputs
-        return (yield from self._infer(signature, inputs, names, deadline_s))
+        return (yield from self._infer(signature, inputs, _names(outputs), deadline_s))
 
     def _infer(
         self, signature: Signature, inputs: Any, outputs: Sequence[str], deadline_s: float
     ) -> Flow[dict[str, NDArray[Any]]]:
+        extensions = yield from self._asked_extensions(deadline_s)
+        with _sending():
+            request = self._wire.infer(typed(inputs, signature.inputs), outputs, extensions)
         try:
-            body = oip_json.encode_request(typed(inputs, signature.inputs), outputs)
-        except DukouError as error:
-            raise InvalidInput(str(error)) from error
-        try:
-            answer = yield from self._exchange(Request("POST", self._path("infer"), body), deadline_s)
+            answer = yield from self._exchange(request, deadline_s)
         except InvalidInput:
             # Perhaps another version answers by now, with another signature: ask again next time.
             self._signature = None
             raise
-        return dict(_decoded(oip_json.decode_response, answer).outputs)
+        with _reading():
+            return _readable(self._wire.outputs(answer))
+
+    def stream(self, inputs: Any, outputs: str | Sequence[str] = ()) -> Flow[Request]:
+        """The request whose answers `streamed` reads. Nothing is sent twice once it is sent."""
+        deadline_s = self._deadline_s()
+        signature = yield from self._asked_signature(deadline_s)
+        with _sending():
+            request = self._wire.stream(typed(inputs, signature.inputs), _names(outputs))
+        return msgspec.structs.replace(request, timeout_s=deadline_s - self._clock())
+
+    def streamed(self, outcome: Answer | Failure) -> dict[str, NDArray[Any]]:
+        """The outputs that one answer of a stream carries, perhaps none. Raises ClientError."""
+        assert self._signature is not None, "stream() asked for it"
+        answer = self._good(outcome)
+        with _reading():
+            return _readable(self._wire.streamed(answer, self._signature))
 
     def metadata(self) -> Flow[Signature]:
         """What the model takes and gives."""
         self._signature = None
-        return (yield from self._asked_signature(self._clock() + self._patience.timeout_s))
+        return (yield from self._asked_signature(self._deadline_s()))
 
     def ready(self) -> Flow[bool]:
         """Whether the model (the server, where no model is named) is ready; asked once, without retries."""
-        path = self._path("ready") if self._model else "/v2/health/ready"
-        outcome = yield Request("GET", path, timeout_s=self._patience.timeout_s)
-        return _answered(outcome).status == 200
+        outcome = yield msgspec.structs.replace(self._wire.ready(), timeout_s=self._patience.timeout_s)
+        with _reading():
+            return self._wire.is_ready(_answered(outcome))
 
     def models(self) -> Flow[list[ListedModel]]:
         """The versions that the server lists: by the protocol's repository extension, or on its first page as dukou."""
-        deadline_s = self._clock() + self._patience.timeout_s
-        try:
-            answer = yield from self._exchange(Request("POST", "/v2/repository/index", b"{}"), deadline_s)
-            return _decoded(_repository_index, answer)
-        except NotFound as error:
-            answer = yield from self._exchange(Request("GET", "/"), deadline_s)
+        deadline_s = self._deadline_s()
+        refused: NotFound | None = None
+        for request, read in self._wire.listings():
             try:
-                return _first_page(answer.body)
-            except DukouError:
-                raise error from None
+                answer = yield from self._exchange(request, deadline_s)
+                with _reading():
+                    return read(answer.body)
+            except NotFound as error:
+                refused = refused or error
+            except BadAnswer:
+                if refused is None:  # else it is another page of a server that has no list
+                    raise
+        assert refused is not None, "there is a way to ask"
+        raise refused
 
     def _asked_signature(self, deadline_s: float) -> Flow[Signature]:
         if self._signature is None:
-            answer = yield from self._exchange(Request("GET", self._path()), deadline_s)
-            self._signature = _decoded(oip_json.decode_metadata, answer)
+            answer = yield from self._exchange(self._wire.metadata(), deadline_s)
+            with _reading():
+                self._signature = self._wire.signature(answer)
         return self._signature
 
-    def _path(self, *rest: str) -> str:
-        if not self._model:
-            raise InvalidInput("no model was named: Client(url, model=...)")
-        parts = ["", "v2", "models", quote(self._model, safe="")]
-        if self._version is not None:
-            parts += ["versions", quote(str(self._version), safe="")]
-        return "/".join([*parts, *rest])
+    def _asked_extensions(self, deadline_s: float) -> Flow[Collection[str]]:
+        request = self._wire.extensions
+        if request is None:
+            return ()
+        if self._extensions is None:
+            try:
+                answer = yield from self._exchange(request, deadline_s)
+                with _reading():
+                    self._extensions = self._wire.read_extensions(answer)
+            except PASSING:
+                raise
+            except (Refused, BadAnswer):
+                self._extensions = ()  # a server that does not tell has none
+        return self._extensions
+
+    def _deadline_s(self) -> float:
+        return self._clock() + self._patience.timeout_s
 
     def _exchange(self, request: Request, deadline_s: float) -> Flow[Answer]:
         """A good answer. Raises ClientError; retries as `pause_before_retry` says, while the deadline allows."""
@@ -237,51 +306,67 @@ class Calls:
         while True:
             left_s = deadline_s - self._clock()
             outcome = yield msgspec.structs.replace(request, timeout_s=min(left_s, self._patience.try_timeout_s))
-            assert outcome is not None, "a Request is answered"
-            if isinstance(outcome, Answer) and outcome.status < 300:
-                return outcome
-            pause_s = pause_before_retry(self._patience, attempt, outcome, self._jitter())
-            if pause_s is None or self._clock() + pause_s >= deadline_s:
-                raise _error(outcome)
+            try:
+                return self._good(outcome)
+            except ClientError as error:
+                headers = outcome.headers if isinstance(outcome, Answer) else {}
+                pause_s = pause_before_retry(self._patience, attempt, error, headers, self._jitter())
+                if pause_s is None or self._clock() + pause_s >= deadline_s:
+                    raise
             yield Pause(pause_s)
             attempt += 1
+
+    def _good(self, outcome: Answer | Failure | None) -> Answer:
+        """The answer, if it is a good one. Raises ClientError."""
+        answer = _answered(outcome)
+        refusal = self._wire.refusal(answer)
+        if refusal is not None:
+            raise refusal
+        return answer
 
 
 def _answered(outcome: Answer | Failure | None) -> Answer:
     if isinstance(outcome, Answer):
         return outcome
     assert outcome is not None, "a Request is answered"
-    raise _error(outcome)
-
-
-def _error(outcome: Answer | Failure) -> ClientError:
-    if isinstance(outcome, Answer):
-        return refusal(outcome.status, oip_json.decode_error(outcome.body) or "the server gave no reason")
     kinds = {Trouble.TIMED_OUT: TimedOut, Trouble.TOO_LARGE: BadAnswer}
-    return kinds.get(outcome.trouble, ConnectionFailed)(outcome.detail or outcome.trouble.value)
+    raise kinds.get(outcome.trouble, ConnectionFailed)(outcome.detail or outcome.trouble.value)
 
 
-def _decoded(decode: Callable[[bytes], T], answer: Answer) -> T:
+@contextmanager
+def _sending() -> Iterator[None]:
+    """What cannot be written is the caller's input."""
     try:
-        return decode(answer.body)
+        yield
+    except (DukouError, UnicodeError) as error:
+        raise InvalidInput(str(error)) from error
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What cannot be read is a bad answer."""
+    try:
+        yield
     except DukouError as error:
         raise BadAnswer(f"the answer is not the Open Inference Protocol's: {error}") from error
 
 
-def _repository_index(body: bytes) -> list[ListedModel]:
-    return _json(body, list[ListedModel])
+def _names(outputs: str | Sequence[str]) -> Sequence[str]:
+    return (outputs,) if isinstance(outputs, str) else outputs
 
 
-def _first_page(body: bytes) -> list[ListedModel]:
-    return [
-        ListedModel(model.name, str(version.version), version.state)
-        for model in _json(body, _FirstPage).models
-        for version in model.versions
-    ]
+def _readable(outputs: Tensors) -> dict[str, NDArray[Any]]:
+    """As callers want it: BF16 as FP32, which NumPy can compute with; BYTES as text where all of it is UTF-8."""
+    return {name: _plain(array) for name, array in outputs.items()}
 
 
-def _json(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DukouError(Reason.MALFORMED_REQUEST, detail=str(error)) from error
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype == DTYPES["BF16"]:
+        return widen(array)
+    if array.dtype == DTYPES["BYTES"]:
+        with suppress(UnicodeDecodeError):
+            texts = [item.decode() if isinstance(item, bytes) else item for item in array.flat]
+            plain = np.empty(array.size, object)
+            plain[:] = texts
+            return plain.reshape(array.shape)
+    return array

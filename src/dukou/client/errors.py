@@ -12,7 +12,11 @@ ClientError
     ├── Unavailable     502, 503: loading or shutting down; the retries are used up
     ├── DeadlineMissed  504: the server gave up on time
     └── ServerFailed    any other 5xx
+
+The numbers are HTTP's; over gRPC the statuses that mean the same have the same errors.
 """
+
+from collections.abc import Mapping
 
 
 class ClientError(Exception):
@@ -32,15 +36,17 @@ class BadAnswer(ClientError):
 
 
 class Refused(ClientError):
-    """The server said no. `status` is HTTP's (0 when nothing was sent), `message` the server's own text."""
+    """The server said no. `status` is the number of its status, HTTP's or gRPC's (0 when nothing was sent), `called`
+    the same for people, `message` the server's own text."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message, status)
+    def __init__(self, message: str, status: int = 0, called: str = "") -> None:
+        super().__init__(message, status, called)
         self.message = message
         self.status = status
+        self.called = called
 
     def __str__(self) -> str:
-        return f"{self.message} (HTTP {self.status})" if self.status else self.message
+        return f"{self.message} ({self.called})" if self.called else self.message
 
 
 class InvalidInput(Refused):
@@ -71,7 +77,7 @@ class ServerFailed(Refused):
     """The model or the server failed."""
 
 
-_BY_STATUS: dict[int, type[Refused]] = {
+_BY_HTTP: Mapping[int, type[Refused]] = {
     400: InvalidInput,
     401: Forbidden,
     403: Forbidden,
@@ -84,7 +90,33 @@ _BY_STATUS: dict[int, type[Refused]] = {
     504: DeadlineMissed,
 }
 
+_BY_GRPC: Mapping[int, tuple[str, type[Refused]]] = {
+    1: ("CANCELLED", Refused),
+    2: ("UNKNOWN", ServerFailed),
+    3: ("INVALID_ARGUMENT", InvalidInput),
+    4: ("DEADLINE_EXCEEDED", DeadlineMissed),
+    5: ("NOT_FOUND", NotFound),
+    6: ("ALREADY_EXISTS", Refused),
+    7: ("PERMISSION_DENIED", Forbidden),
+    8: ("RESOURCE_EXHAUSTED", Overloaded),
+    9: ("FAILED_PRECONDITION", InvalidInput),
+    10: ("ABORTED", Refused),
+    11: ("OUT_OF_RANGE", InvalidInput),
+    12: ("UNIMPLEMENTED", ServerFailed),
+    13: ("INTERNAL", ServerFailed),
+    14: ("UNAVAILABLE", Unavailable),
+    15: ("DATA_LOSS", ServerFailed),
+    16: ("UNAUTHENTICATED", Forbidden),
+}
 
-def refusal(status: int, message: str) -> Refused:
-    """The error for an answer with `status`."""
-    return _BY_STATUS.get(status, ServerFailed if status >= 500 else Refused)(message, status)
+
+def http_refusal(status: int, message: str) -> Refused:
+    """The error for an answer with that HTTP status."""
+    kind = _BY_HTTP.get(status, ServerFailed if status >= 500 else Refused)
+    return kind(message, status, f"HTTP {status}")
+
+
+def grpc_refusal(status: int, message: str) -> Refused:
+    """The error for a call that ended with that gRPC status."""
+    name, kind = _BY_GRPC.get(status, (str(status), Refused))
+    return kind(message, status, f"gRPC {name}")

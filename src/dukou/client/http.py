@@ -1,99 +1,26 @@
-"""The HTTP clients: two thin shells, sync and async, that do what the flows of `client.core` ask for."""
+"""HTTP for the clients, sync and async, by httpx."""
 
-import asyncio
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from typing import Any
 
 import httpx
-from numpy.typing import NDArray
 
-from dukou.client.core import Answer, Calls, Failure, Flow, ListedModel, Patience, Pause, Request, Trouble
+from dukou.client.core import Answer, Failure, Request, Trouble
 from dukou.client.errors import ClientError
 from dukou.core import clock
-from dukou.core.model import Signature
-
-T = TypeVar("T")
 
 MAX_ANSWER_BYTES = 1024 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5.0
 
 
-class Client:
-    """A client of one model (or of one server, without `model`) that speaks Open Inference Protocol JSON.
+class HttpTransport:
+    """A `dukou.client.client.Transport`."""
 
-        with Client("http://127.0.0.1:8501", model="iris") as client:
-            client.predict([[5.1, 3.5, 1.4, 0.2]])
-
-    Connections are kept and shared by threads. `timeout_s` bounds a call with its retries, `try_timeout_s` each try; a
-    try that times out is repeated only where that is given. Every call raises ClientError: `dukou.client.errors` draws
-    the tree. Without a version the server chooses.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        model: str = "",
-        version: int | str | None = None,
-        *,
-        timeout_s: float = Patience().timeout_s,
-        retries: int = Patience().retries,
-        try_timeout_s: float = Patience().try_timeout_s,
-        headers: Mapping[str, str] | None = None,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        patience = Patience(timeout_s=timeout_s, retries=retries, try_timeout_s=try_timeout_s)
-        self._calls = Calls(model, version, patience, clock.monotonic, random.random)
+    def __init__(self, url: str, headers: Mapping[str, str] = {}, transport: httpx.BaseTransport | None = None) -> None:
         self._http = httpx.Client(**_options(url, headers), transport=transport)
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """The first output for `X`, [rows, ...]: an array, nested lists, a frame, or a dict of arrays."""
-        return self._run(self._calls.predict(X))
-
-    def infer(self, inputs: Any, outputs: str | Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-        """The outputs called `outputs` (all if empty) by name; `inputs` as for `predict`."""
-        return self._run(self._calls.infer(inputs, outputs))
-
-    def metadata(self) -> Signature:
-        """What the model takes and gives, asked anew."""
-        return self._run(self._calls.metadata())
-
-    def ready(self) -> bool:
-        """Whether the model (the server, without a model) is ready. Raises ConnectionFailed when nobody is there."""
-        return self._run(self._calls.ready())
-
-    def models(self) -> list[ListedModel]:
-        """The versions that the server lists, each with its name and state. Raises NotFound where it has no list."""
-        return self._run(self._calls.models())
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _run(self, flow: Flow[T]) -> T:
-        outcome: Answer | Failure | None = None
-        while True:
-            try:
-                step = flow.send(outcome)
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-            if isinstance(step, Pause):
-                time.sleep(step.seconds)
-                outcome = None
-            else:
-                outcome = self._send(step)
-
-    def _send(self, request: Request) -> Answer | Failure:
+    def send(self, request: Request) -> Answer | Failure:
+        """One request, to its whole answer."""
         gathered = _Gathered(request, clock.monotonic)
         try:
             with self._http.stream(**gathered.arguments) as response:
@@ -104,72 +31,35 @@ class Client:
         except httpx.HTTPError as error:
             return _failure(error)
 
+    def stream(self, request: Request) -> Generator[Answer | Failure]:
+        """One request, to each event of its answer; an answer that is no stream of events comes whole."""
+        gathered = _Gathered(request, clock.monotonic)
+        try:
+            with self._http.stream(**gathered.arguments) as response:
+                for chunk in response.iter_bytes():
+                    if not gathered.take(chunk):
+                        break
+                    yield from gathered.events(response)
+                if last := gathered.last(response):
+                    yield last
+        except httpx.HTTPError as error:
+            yield _failure(error)
 
-class AsyncClient:
-    """`Client` for asyncio: the same calls, awaited; `async with`, or `await client.aclose()`."""
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+
+class AsyncHttpTransport:
+    """A `dukou.client.client.AsyncTransport`."""
 
     def __init__(
-        self,
-        url: str,
-        model: str = "",
-        version: int | str | None = None,
-        *,
-        timeout_s: float = Patience().timeout_s,
-        retries: int = Patience().retries,
-        try_timeout_s: float = Patience().try_timeout_s,
-        headers: Mapping[str, str] | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        self, url: str, headers: Mapping[str, str] = {}, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        patience = Patience(timeout_s=timeout_s, retries=retries, try_timeout_s=try_timeout_s)
-        self._calls = Calls(model, version, patience, clock.monotonic, random.random)
         self._http = httpx.AsyncClient(**_options(url, headers), transport=transport)
 
-    async def predict(self, X: Any) -> NDArray[Any]:
-        """As Client.predict."""
-        return await self._run(self._calls.predict(X))
-
-    async def infer(self, inputs: Any, outputs: str | Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-        """As Client.infer."""
-        return await self._run(self._calls.infer(inputs, outputs))
-
-    async def metadata(self) -> Signature:
-        """As Client.metadata."""
-        return await self._run(self._calls.metadata())
-
-    async def ready(self) -> bool:
-        """As Client.ready."""
-        return await self._run(self._calls.ready())
-
-    async def models(self) -> list[ListedModel]:
-        """As Client.models."""
-        return await self._run(self._calls.models())
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def _run(self, flow: Flow[T]) -> T:
-        outcome: Answer | Failure | None = None
-        while True:
-            try:
-                step = flow.send(outcome)
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-            if isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
-                outcome = None
-            else:
-                outcome = await self._send(step)
-
-    async def _send(self, request: Request) -> Answer | Failure:
+    async def send(self, request: Request) -> Answer | Failure:
+        """As HttpTransport.send."""
         gathered = _Gathered(request, clock.monotonic)
         try:
             async with self._http.stream(**gathered.arguments) as response:
@@ -179,6 +69,25 @@ class AsyncClient:
                 return gathered.answer(response)
         except httpx.HTTPError as error:
             return _failure(error)
+
+    async def stream(self, request: Request) -> AsyncGenerator[Answer | Failure]:
+        """As HttpTransport.stream."""
+        gathered = _Gathered(request, clock.monotonic)
+        try:
+            async with self._http.stream(**gathered.arguments) as response:
+                async for chunk in response.aiter_bytes():
+                    if not gathered.take(chunk):
+                        break
+                    for event in gathered.events(response):
+                        yield event
+                if last := gathered.last(response):
+                    yield last
+        except httpx.HTTPError as error:
+            yield _failure(error)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
 
 
 class _Gathered:
@@ -195,7 +104,7 @@ class _Gathered:
             "method": request.method,
             "url": request.path,
             "content": request.body or None,
-            "headers": {"content-type": "application/json"} if request.body else None,
+            "headers": dict(request.headers),
             "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
         }
 
@@ -214,8 +123,32 @@ class _Gathered:
         """The whole answer, or why it is none."""
         return self._failure or Answer(response.status_code, b"".join(self._chunks), dict(response.headers))
 
+    def events(self, response: httpx.Response) -> Sequence[Answer]:
+        """The events that are whole by now, taken away; none of an answer that is no stream of them.
 
-def _options(url: str, headers: Mapping[str, str] | None) -> dict[str, Any]:
+        https://html.spec.whatwg.org/multipage/server-sent-events.html
+        """
+        if not _is_stream(response) or b"\n" not in self._chunks[-1]:
+            return ()
+        *whole, rest = b"".join(self._chunks).replace(b"\r\n", b"\n").split(b"\n\n")
+        self._chunks, self._size = [rest], len(rest)
+        return [Answer(response.status_code, data) for event in whole if (data := _data(event))]
+
+    def last(self, response: httpx.Response) -> Answer | Failure | None:
+        """What there is to say at the end."""
+        return self._failure if _is_stream(response) else self.answer(response)
+
+
+def _is_stream(response: httpx.Response) -> bool:
+    kind: str = response.headers.get("content-type", "")
+    return response.status_code == 200 and kind.startswith("text/event-stream")
+
+
+def _data(event: bytes) -> bytes:
+    return b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+
+
+def _options(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
     try:
         address = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -224,7 +157,7 @@ def _options(url: str, headers: Mapping[str, str] | None) -> dict[str, Any]:
         raise ClientError(f"{url!r} is not an address such as http://127.0.0.1:8501")
     return {
         "base_url": address,
-        "headers": {"accept": "application/json"} | dict(headers or {}),
+        "headers": {"accept": "application/json, application/octet-stream", **headers},
         # Certificates are read only where they are used: it takes 20 ms, and redirects are not followed.
         "verify": address.scheme == "https",
     }

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import TensorSpec
-from dukou.core.tensor import DTYPES, datatype_of
+from dukou.core.tensor import DTYPES, datatype_of, narrow, widen
 
 
 def typed(X: Any, specs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
@@ -19,7 +19,7 @@ def typed(X: Any, specs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
     of the only input, where the signature names them.
 
     Raises DukouError INPUT_MISSING, INPUT_UNEXPECTED, COLUMN_MISSING, COLUMN_UNEXPECTED, WRONG_DATATYPE, WRONG_SHAPE,
-    WRONG_WIDTH, WRONG_VALUE, MALFORMED_REQUEST (ragged rows), NOT_SUPPORTED (BF16).
+    WRONG_WIDTH, WRONG_VALUE, MALFORMED_REQUEST (ragged rows), NOT_SUPPORTED (a datatype that is not known).
     """
     if not specs:
         raise DukouError(Reason.MALFORMED_REQUEST, detail="the model takes no inputs")
@@ -126,6 +126,10 @@ def cast_to(values: Any, spec: TensorSpec) -> NDArray[Any]:
         raise DukouError(
             Reason.NOT_SUPPORTED, tensor=spec.name, detail=f"datatype {spec.datatype} needs another client"
         )
+    if array.dtype == wanted:
+        return array
+    if spec.datatype == "BF16":
+        return _as_bf16(array, spec)
     if array.dtype == object:
         array = _unboxed(array, spec)
     if array.dtype.kind not in "biuf":
@@ -134,6 +138,17 @@ def cast_to(values: Any, spec: TensorSpec) -> NDArray[Any]:
     with np.errstate(all="ignore"):
         result = array.astype(wanted, copy=False)
         kept = np.isfinite(result) | ~np.isfinite(array) if wanted.kind == "f" else result == array
+    if not kept.all():
+        _refuse_value(array, int(np.argmin(kept)), spec)
+    return result
+
+
+def _as_bf16(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    if array.dtype.name == "bfloat16":  # that of ml_dtypes, which JAX and others have
+        return array.view(DTYPES["BF16"])
+    wide = cast_to(array, TensorSpec(spec.name, "FP32", spec.shape))
+    result = narrow(wide)
+    kept = np.isfinite(widen(result)) | ~np.isfinite(wide)
     if not kept.all():
         _refuse_value(array, int(np.argmin(kept)), spec)
     return result
