@@ -188,15 +188,18 @@ def _answered(name: str, version: int) -> bytes:
 
 def tensor_text(name: str, array: NDArray[Any], side: str) -> bytes:
     """A tensor with its data, flat; `side` is "input" or "output". Raises DukouError for what JSON cannot carry."""
-    start = _described(name, array.dtype, array.shape)
+    return _described(name, array.dtype, array.shape) + b',"data":' + data_text(name, array, side) + b"}"
+
+
+def data_text(name: str, array: NDArray[Any], side: str) -> bytes:
+    """The data of a tensor, flat. Raises DukouError for what JSON cannot carry."""
     if array.dtype.itemsize == 2 and datatype_of(array) in NOT_IN_JSON:
         raise not_in_json(datatype_of(array), side, name)
     try:
-        data = array_text(array if array.ndim == 1 else array.ravel())
+        return array_text(array if array.ndim == 1 else array.ravel())
     except UnicodeError:
         detail = f"{side} {name!r} holds bytes that are not UTF-8, which JSON cannot carry"
         raise DukouError(Reason.NOT_SUPPORTED, detail=detail) from None
-    return start + b',"data":' + data + b"}"
 
 
 def raw_tensor_text(name: str, array: NDArray[Any], raw_bytes: int) -> bytes:

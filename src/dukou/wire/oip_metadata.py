@@ -38,6 +38,9 @@ def platform(manifest: ModelManifest) -> str:
 
 _PLATFORMS = {"onnx": "onnxruntime_onnx"}
 
+BACKENDS = {"onnx": "onnxruntime"}
+"""Runtimes to Triton's names of what runs them, where those differ."""
+
 
 def stated_shape(spec: TensorSpec) -> Sequence[int]:
     """The shape that metadata tells."""
