@@ -14,7 +14,8 @@ class BatchRan(msgspec.Struct, frozen=True):
 
     `arrived_s` holds each answered request's arrival; `started_s` and `ended_s` bound the execution (all on the
     monotonic clock). `rows` is the batch's size. `inline` says that it ran on the loop, not in a thread. The model
-    itself ran from `joined_s` to `inferred_s`; both are 0 for an execution that failed.
+    itself ran from `joined_s` to `inferred_s`; both are 0 for an execution that failed. `entries` says by which
+    call each answered request came (an index into `dukou.core.entry.ENTRIES`); empty when nobody said.
     """
 
     version: ModelVersion
@@ -25,6 +26,7 @@ class BatchRan(msgspec.Struct, frozen=True):
     inline: bool
     joined_s: float = 0.0
     inferred_s: float = 0.0
+    entries: Sequence[int] = ()
 
 
 class RequestRefused(msgspec.Struct, frozen=True):

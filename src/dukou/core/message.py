@@ -15,7 +15,8 @@ T = TypeVar("T")
 class Context(msgspec.Struct):
     """What belongs to one call and never changes its answer: never part of a cache or batch key.
 
-    Times are seconds of the monotonic clock.
+    Times are seconds of the monotonic clock. `entry` says by which call it came: an index into
+    `dukou.core.entry.ENTRIES`.
     """
 
     id: str = ""
@@ -24,6 +25,7 @@ class Context(msgspec.Struct):
     principal: str = ""
     traceparent: str = ""
     priority: int = 0
+    entry: int = 0
 
 
 class Draft(msgspec.Struct):

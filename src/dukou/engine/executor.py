@@ -33,7 +33,8 @@ class Ran(msgspec.Struct):
     """What came of one execution: `answers`, one for each request in order, or else `error`.
 
     A foreign exception of the model is the `__cause__` of its MODEL_FAILED. `started_s` and `ended_s` bound the time
-    that the loop or thread was taken, joining and cutting included.
+    that the loop or thread was taken, joining and cutting included; the model itself ran from `joined_s` to
+    `inferred_s`, which are 0 after a failure.
     """
 
     answers: Sequence[Tensors] | None
@@ -41,6 +42,8 @@ class Ran(msgspec.Struct):
     started_s: float
     ended_s: float
     inline: bool
+    joined_s: float = 0.0
+    inferred_s: float = 0.0
 
 
 OnRan: TypeAlias = Callable[[Ran], None]
@@ -139,8 +142,12 @@ class Executor:
         answers: Sequence[Tensors] | None = None
         failure: DukouError | None = None
         started_s = self._clock()
+        joined_s = inferred_s = 0.0
         try:
-            outputs = self._model.infer(first.signature.name, join(requests), first.outputs, first.parameters)
+            inputs = join(requests)
+            joined_s = self._clock()
+            outputs = self._model.infer(first.signature.name, inputs, first.outputs, first.parameters)
+            inferred_s = self._clock()
             outputs = {name: outputs[name] for name in first.outputs}
             answers = cut(outputs, [request.rows for request in requests]) if first.signature.batched else [outputs]
         except DukouError as error:
@@ -148,7 +155,9 @@ class Executor:
         except (Exception, SystemExit, CancelledError) as error:  # a model may not end the server, nor leave us waiting
             failure = DukouError(Reason.MODEL_FAILED, model=self._version.name, version=self._version.version)
             failure.__cause__ = error
-        return Ran(answers, failure, started_s, self._clock(), inline)
+        if answers is None:
+            return Ran(None, failure, started_s, self._clock(), inline)
+        return Ran(answers, None, started_s, self._clock(), inline, joined_s, inferred_s)
 
     def _warm(self, signature: Signature) -> list[tuple[InferenceRequest, float]]:
         """Runs worth learning from and their seconds; the first run of all may have set things up and is not."""
