@@ -37,6 +37,7 @@ class Reason(Enum):
 
     MALFORMED_JSON = (Code.INVALID_ARGUMENT, "the body is not JSON: {detail}")
     MALFORMED_REQUEST = (Code.INVALID_ARGUMENT, "{detail}")
+    WRONG_MEDIA_TYPE = (Code.INVALID_ARGUMENT, "the content type {got!r} is not understood; these are: {wanted}")
     TOO_DEEP = (Code.INVALID_ARGUMENT, "the JSON is nested deeper than {wanted} levels")
     MODEL_NOT_FOUND = (Code.NOT_FOUND, "there is no such model; served are: {served}")
     MODEL_UNNAMED = (Code.INVALID_ARGUMENT, "several models are served ({served}); name one in the path")

@@ -1,11 +1,12 @@
-"""TensorFlow Serving's own sentences about JSON that is no tensor, for clients that look for its words.
+"""Errors in TensorFlow Serving's own sentences, for clients that look for its words.
 
-Entered only after a request was found wrong: the values are walked again in that server's order, which decides which of
-several mistakes is named. Each error keeps its Reason and facts; `text` in the facts is the sentence.
+Those about JSON that is no tensor are made after a request was found wrong: the values are walked again in that
+server's order, which decides which of several mistakes is named. Each error keeps its Reason and facts; `text` in the
+facts is the sentence.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,23 +16,33 @@ from dukou.core.model import TensorSpec
 from dukou.core.tensor import DTYPES
 from dukou.wire.json_array import from_b64, is_b64, to_array
 from dukou.wire.json_write import quote
+from dukou.wire.tf_kinds import KINDS
 
-TYPES: Mapping[str, str] = {
-    "BOOL": "bool",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "FP16": "half",
-    "FP32": "float",
-    "FP64": "double",
-    "BYTES": "string",
+
+def describe(error: DukouError) -> str:
+    """The message of an error; the default sentence where no client looks for another."""
+    facts = error.facts
+    if "text" in facts:
+        return str(facts["text"])
+    text = _TEXTS.get(error.reason)
+    return text(facts) if text else str(error)
+
+
+def _servable(facts: Mapping[str, Any]) -> str:
+    name, version = facts.get("model", ""), facts.get("version")
+    asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return f"Servable not found for request: {asked}"
+
+
+_TEXTS: Mapping[Reason, Callable[[Mapping[str, Any]], str]] = {
+    Reason.MALFORMED_JSON: lambda facts: f"JSON Parse error: {facts.get('detail')}",
+    Reason.MODEL_NOT_FOUND: _servable,
+    Reason.VERSION_NOT_FOUND: _servable,
+    Reason.LABEL_NOT_FOUND: lambda facts: f"Unrecognized servable version label: {facts.get('label')}",
+    Reason.SIGNATURE_NOT_FOUND: lambda facts: (
+        f'Serving signature name: "{facts.get("signature")}" not found in signature def'
+    ),
 }
-"""Datatype name to TensorFlow's name of it."""
 
 
 def in_instances(elements: Any, spec: TensorSpec, error: DukouError, key: str = "") -> DukouError:
@@ -74,7 +85,7 @@ def in_inputs(value: Any, spec: TensorSpec, error: DukouError) -> DukouError:
 
 def unsupported(value: Any, spec: TensorSpec) -> DukouError:
     """A datatype that this protocol's JSON cannot carry."""
-    text = f"Conversion of JSON Value: {quote(value)} to type: {TYPES[spec.datatype]}"
+    text = f"Conversion of JSON Value: {quote(value)} to type: {KINDS[spec.datatype].name}"
     return DukouError(Reason.NOT_SUPPORTED, tensor=spec.name, detail=text, text=text)
 
 
@@ -157,7 +168,7 @@ def _leaf_fault(value: Any, spec: TensorSpec) -> str | None:
 
 
 def _not_of_type(quoted: str, kind: str, spec: TensorSpec) -> str:
-    return f"JSON Value: {quoted} Type: {kind} is not of expected type: {TYPES[spec.datatype]}"
+    return f"JSON Value: {quoted} Type: {kind} is not of expected type: {KINDS[spec.datatype].name}"
 
 
 def _type(value: Any) -> str:

@@ -165,7 +165,7 @@ def _is_named(value: Any) -> bool:
 
 
 def _typed(value: Any, spec: TensorSpec, numbers: bool = False) -> NDArray[Any]:
-    if spec.datatype in ("FP16", "UINT16"):
+    if spec.datatype in ("FP16", "BF16", "UINT16"):
         raise tf_errors.unsupported(value, spec)
     return fit(to_array(value, spec, numbers), spec)
 
@@ -250,28 +250,7 @@ def _member(name: str) -> bytes:
 
 def refuse(error: DukouError) -> bytes:
     """`{"error": ...}` in the words that this protocol's clients look for."""
-    facts = error.facts
-    if "text" in facts:
-        return error_text(facts["text"])
-    text = _TEXTS.get(error.reason)
-    return error_text(text(facts) if text else str(error))
-
-
-def _servable(facts: Mapping[str, Any]) -> str:
-    name, version = facts.get("model", ""), facts.get("version")
-    asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return f"Servable not found for request: {asked}"
-
-
-_TEXTS: Mapping[Reason, Callable[[Mapping[str, Any]], str]] = {
-    Reason.MALFORMED_JSON: lambda facts: f"JSON Parse error: {facts.get('detail')}",
-    Reason.MODEL_NOT_FOUND: _servable,
-    Reason.VERSION_NOT_FOUND: _servable,
-    Reason.LABEL_NOT_FOUND: lambda facts: f"Unrecognized servable version label: {facts.get('label')}",
-    Reason.SIGNATURE_NOT_FOUND: lambda facts: (
-        f'Serving signature name: "{facts.get("signature")}" not found in signature def'
-    ),
-}
+    return error_text(tf_errors.describe(error))
 
 
 def model_status(model: str, versions: Mapping[int, Served], version: int | None) -> bytes:

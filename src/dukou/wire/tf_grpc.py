@@ -1,0 +1,209 @@
+"""TensorFlow Serving's gRPC API: Predict, and what its other calls share.
+
+Facts from tensorflow/serving's `apis/*.proto`, `servables/tensorflow/predict_util.cc` and `core/framework/tensor.cc`.
+Shapes that the signature declares are checked, because a typed model cannot run others; a signature that leaves the
+rank open takes any. More lenient than that server in one point: a datatype whose every value the wanted one holds
+exactly is taken too (float for double, uint8 for float), since a client in Python seldom chooses it by hand.
+"""
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dukou.core.errors import DukouError, Reason
+from dukou.core.message import Context, Draft, InferenceRequest, InferenceResponse, Served
+from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
+from dukou.core.tensor import DTYPES, datatype_of
+from dukou.core.version import ModelRef
+from dukou.protos import pool
+from dukou.wire import tf_errors
+from dukou.wire.codec import Headers, Reply
+from dukou.wire.protobuf import head
+from dukou.wire.raw_array import Raw
+from dukou.wire.rows import count, fit
+from dukou.wire.tf_kinds import KINDS
+from dukou.wire.tf_tensor import AS_MEMORY, from_proto, name_of, to_proto
+
+MOST_ERROR = 1024
+"""Characters of an error that are sent."""
+
+RAW_WEIGHT = 64
+"""Bytes of raw data that take the time of one byte of text."""
+
+CONTENT_TYPE = b"application/grpc"
+
+REQUEST = "tensorflow.serving.PredictRequest"
+_OUTPUTS, _MODEL_SPEC, _KEY, _VALUE = 1, 2, 1, 2
+
+
+def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
+    """A PredictRequest, which names its model itself. Raises DukouError MALFORMED_REQUEST."""
+    said = pool.parse(REQUEST, body)
+    return Draft(reference(said), said, said.model_spec.signature_name)
+
+
+def reference(said: Any) -> ModelRef:
+    """The model that a message's `model_spec` asks for. Raises DukouError MALFORMED_REQUEST where it names none."""
+    if not said.HasField("model_spec"):
+        raise DukouError(Reason.MALFORMED_REQUEST, detail="Missing ModelSpec")
+    spec = said.model_spec
+    name = spec.name
+    if not name:
+        raise DukouError(Reason.MALFORMED_REQUEST, detail="ModelSpec has no name specified.")
+    choice = spec.WhichOneof("version_choice")
+    if choice is None:
+        return ModelRef(name)
+    if choice == "version":
+        return ModelRef(name, spec.version.value)
+    return ModelRef(name, None, spec.version_label)
+
+
+def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
+    """The tensors of a request, typed by the signature. Raises DukouError."""
+    said = draft.payload
+    try:
+        signature = _signature(draft.signature_name, served)
+        inputs = _inputs(said.inputs, signature)
+        outputs = _outputs(said.output_filter, signature)
+        rows = count(inputs, signature, served)
+    except DukouError as error:
+        raise error.within(model=served.id.name, version=served.id.version) from None
+    return InferenceRequest(served.id, signature, inputs, outputs, rows, context)
+
+
+def _signature(name: str, served: Served) -> Signature:
+    found = served.manifest.signatures.get(name or DEFAULT_SIGNATURE)
+    if found is None:
+        text = f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.'
+        raise DukouError(Reason.PRECONDITION_FAILED, detail=text)
+    return found
+
+
+def _inputs(came: Any, signature: Signature) -> dict[str, NDArray[Any]]:
+    specs = signature.inputs
+    if len(came) != len(specs):
+        raise _other_inputs(came, specs)
+    inputs: dict[str, NDArray[Any]] = {}
+    for spec in specs:
+        tensor = came.get(spec.name)
+        if tensor is None:
+            raise _unknown_inputs(came, specs)
+        array = from_proto(tensor, tensor.tensor_content, spec.name)
+        if array is None or array.dtype is not DTYPES[spec.datatype]:
+            array = _widened(array, spec, tensor.dtype, len(inputs))
+        inputs[spec.name] = fit(array, spec)
+    return inputs
+
+
+def _widened(array: NDArray[Any] | None, spec: TensorSpec, came: int, place: int) -> NDArray[Any]:
+    """The array in the datatype that is wanted, where that holds every value of its own."""
+    wanted = DTYPES[spec.datatype]
+    if array is not None:
+        if array.dtype == wanted:
+            return array
+        if array.dtype.kind in "iuf" and wanted.kind in "iuf" and np.can_cast(array.dtype, wanted):
+            return array.astype(wanted)
+    got, name = name_of(came), KINDS[spec.datatype].name
+    text = f"Expects arg[{place}] to be {name} but {got} is provided (input {spec.name})"
+    raise DukouError(Reason.WRONG_DATATYPE, tensor=spec.name, got=got, wanted=name, text=text)
+
+
+def _other_inputs(came: Any, specs: Collection[TensorSpec]) -> DukouError:
+    sent, wanted = set(came), {spec.name for spec in specs}
+    text = (
+        f"input size does not match signature: {len(sent)}!={len(wanted)} len({_names(sent)}) != "
+        f"len({_names(wanted)}). Sent extra: {_names(sent - wanted)}. "
+        f"Missing but required: {_names(wanted - sent)}."
+    )
+    reason = Reason.INPUT_MISSING if wanted - sent else Reason.INPUT_UNEXPECTED
+    return DukouError(reason, wanted=len(wanted), got=len(sent), missing=_names(wanted - sent), text=text)
+
+
+def _unknown_inputs(came: Any, specs: Collection[TensorSpec]) -> DukouError:
+    names = {spec.name for spec in specs}
+    unknown = min(set(came) - names)
+    text = f"input tensor alias not found in signature: {unknown}. Inputs expected to be in the set {_names(names)}."
+    return DukouError(Reason.INPUT_UNEXPECTED, tensor=unknown, wanted=_names(names), text=text)
+
+
+def _outputs(asked: Collection[str], signature: Signature) -> tuple[str, ...]:
+    if not asked:
+        return signature.output_names()
+    names = signature.output_names()
+    seen: list[str] = []
+    for alias in asked:
+        if alias not in names:
+            text = (
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                f"{_names(names)}."
+            )
+            raise DukouError(Reason.OUTPUT_UNEXPECTED, got=alias, wanted=_names(names), text=text)
+        if alias in seen:
+            raise DukouError(Reason.OUTPUT_DUPLICATE, got=alias, text=f"duplicate output tensor alias: {alias}")
+        seen.append(alias)
+    return tuple(seen)
+
+
+def _names(names: Collection[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"
+
+
+def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
+    """A PredictResponse. Raises DukouError NOT_SUPPORTED for text that has no UTF-8 form."""
+    parts: list[Raw] = []
+    for name, array in response.outputs.items():
+        key = _key(name)
+        try:
+            described, values = to_proto(array)
+        except UnicodeError:
+            detail = f"output {name!r} holds text that has no UTF-8 form"
+            raise DukouError(Reason.NOT_SUPPORTED, detail=detail) from None
+        value = head(_VALUE, len(described) + len(values))
+        size = len(key) + len(value) + len(described) + len(values)
+        parts += (head(_OUTPUTS, size), key, value, described, values)
+    parts.append(_answered(response.version.name, response.version.version, request.signature.name))
+    return Reply(b"".join(parts), CONTENT_TYPE)
+
+
+@lru_cache(1024)
+def _key(name: str) -> bytes:
+    """The key of a map's entry."""
+    key = name.encode()
+    return head(_KEY, len(key)) + key
+
+
+@lru_cache(1024)
+def _answered(name: str, version: int, signature: str) -> bytes:
+    spec = model_spec(name, version, signature)
+    return head(_MODEL_SPEC, len(spec)) + spec
+
+
+@lru_cache(1024)
+def model_spec(name: str, version: int, signature: str) -> bytes:
+    """A ModelSpec that tells what has answered."""
+    spec = pool.message("tensorflow.serving.ModelSpec")(name=name, version={"value": version}, signature_name=signature)
+    written: bytes = spec.SerializeToString()
+    return written
+
+
+def reading_bytes(headers: Headers, body: bytes) -> int:
+    """The message, as if its tensors were not raw."""
+    return len(body)
+
+
+def writing_bytes(request: InferenceRequest, response: InferenceResponse) -> int:
+    """The values that are written one by one; floats and booleans are written as memory has them."""
+    return sum(
+        array.nbytes // (RAW_WEIGHT if datatype_of(array) in AS_MEMORY else 1) for array in response.outputs.values()
+    )
+
+
+def refuse(error: DukouError) -> bytes:
+    """The message of an error, in the words that this protocol's clients look for."""
+    text = tf_errors.describe(error)
+    if len(text) > MOST_ERROR:
+        text = text[:MOST_ERROR] + "...TRUNCATED"
+    return text.encode("utf-8", "replace")
