@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -91,7 +91,7 @@ class Client:
         """
         return self._run(self._calls.infer(inputs, outputs))
 
-    def stream(self, inputs: Any, outputs: str | Sequence[str] = ()) -> Iterator[dict[str, NDArray[Any]]]:
+    def stream(self, inputs: Any, outputs: str | Sequence[str] = ()) -> Generator[dict[str, NDArray[Any]]]:
         """The responses of a streaming model as they come, each as `infer` would return it; any other model gives one.
 
         `timeout_s` bounds the whole stream. Nothing is sent twice; closing the iterator ends the work.
@@ -167,7 +167,7 @@ class AsyncClient:
         """As Client.infer."""
         return await self._run(self._calls.infer(inputs, outputs))
 
-    async def stream(self, inputs: Any, outputs: str | Sequence[str] = ()) -> AsyncIterator[dict[str, NDArray[Any]]]:
+    async def stream(self, inputs: Any, outputs: str | Sequence[str] = ()) -> AsyncGenerator[dict[str, NDArray[Any]]]:
         """As Client.stream."""
         request = await self._run(self._calls.stream(inputs, outputs))
         async with aclosing(self._transport.stream(request)) as outcomes:
