@@ -31,7 +31,7 @@ def model_config(served: Served, max_request_rows: int = EngineConfig().max_requ
     signature = manifest.signature("")
     options = manifest.options
     backend = BACKENDS.get(manifest.runtime, manifest.runtime)
-    derived = {
+    derived: dict[str, Any] = {
         "name": manifest.id.name,
         "platform": platform(manifest),
         "backend": backend,

@@ -33,8 +33,6 @@ def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
     said = read(body)
     if not isinstance(said, dict):
         raise _malformed("a JSON object is wanted, with a member for each input")
-    if not isinstance(said.get("parameters", {}), dict):
-        raise _malformed("'parameters' must be an object")
     return Draft(ref, said)
 
 
@@ -44,7 +42,10 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
     specs = served.manifest.signature(draft.signature_name).inputs
     inputs = [Input(spec.name, [], spec.datatype, members.pop(spec.name)) for spec in specs if spec.name in members]
     id = members.pop("id", None)  # noqa: A001, the protocol's own name
-    parameters = {**members.pop("parameters", {}), **members}
+    together = members.pop("parameters", None) or {}
+    if not isinstance(together, dict):
+        raise _malformed("'parameters' must be an object")
+    parameters = together | members
     for name, value in parameters.items():
         if not isinstance(value, str | int | float):
             raise _malformed(

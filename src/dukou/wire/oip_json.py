@@ -137,8 +137,6 @@ def _shaped(tensor: NumericInput | Input, spec: TensorSpec, numbers: bool) -> ND
     except DukouError as error:
         raise _by_stated_row(error, tensor) from None
     shape = tuple(tensor.shape)
-    if array.shape == shape:
-        return array
     try:
         shaped = array.reshape(shape)
     except (ValueError, OverflowError):
