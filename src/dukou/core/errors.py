@@ -88,6 +88,7 @@ class Reason(Enum):
     )
     MANIFEST_INVALID = (Code.DATA_LOSS, "{path} is not a valid manifest: {detail}")
     PICKLE_REFUSED = (Code.PERMISSION_DENIED, "{path}: {detail}")
+    CODE_REFUSED = (Code.PERMISSION_DENIED, "{path}: {detail}")
     ARTIFACT_UNSUPPORTED = (Code.INVALID_ARGUMENT, "{path}: {detail}")
     ALREADY_PACKED = (Code.ALREADY_EXISTS, "{path} exists already; a version never changes, so choose another number")
     PATH_NOT_FOUND = (Code.NOT_FOUND, "{path}: there is no such file or folder{detail}")
