@@ -12,7 +12,6 @@ from dukou.core.event import Event
 from dukou.core.message import OnDone, Served, Table
 from dukou.core.model import ModelRef
 from dukou.engine.route import choose
-from dukou.net.connection import Connection
 from dukou.net.listener import HttpServer
 from dukou.testing.clock import HandClock
 from dukou.testing.models import iris_like, table
@@ -88,7 +87,7 @@ class MemoryTransport(asyncio.Transport):
 
     def __init__(self, *, can_half_close: bool = True) -> None:
         super().__init__()
-        self.protocol: Connection
+        self.protocol: Any
         self.out = b""
         self.writes = 0
         self.stuck_bytes = 0
@@ -100,6 +99,10 @@ class MemoryTransport(asyncio.Transport):
         self.aborted = False
         self.gone = False
         self._can_half_close = can_half_close
+
+    def set_protocol(self, protocol: Any) -> None:
+        """Have another protocol called from now on."""
+        self.protocol = protocol
 
     def write(self, data: Any) -> None:
         """Take an answer, or raise as uvloop does once the peer has gone."""
@@ -172,9 +175,13 @@ class Client:
 
     def __init__(self, server: HttpServer, **options: Any) -> None:
         self.transport = MemoryTransport(**options)
-        self.connection = server.protocol()
-        self.transport.protocol = self.connection
-        self.connection.connection_made(self.transport)
+        self.transport.protocol = server.protocol()
+        self.transport.protocol.connection_made(self.transport)
+
+    @property
+    def connection(self) -> Any:
+        """The protocol that speaks on this connection by now."""
+        return self.transport.protocol
 
     def send(self, *pieces: bytes) -> "Client":
         """Let the server receive `pieces`, one by one, as long as its transport is open."""

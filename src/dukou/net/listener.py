@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
-from dukou.config import EngineConfig, HttpConfig, PlainConfig
+from dukou.config import EngineConfig, Http2Config, HttpConfig, PlainConfig
 from dukou.core.clock import Clock, monotonic
 from dukou.core.clock import wall as wall_clock
 from dukou.core.errors import Code
@@ -18,23 +18,28 @@ from dukou.core.message import DataPlane
 from dukou.core.statistics import VersionStatistics
 from dukou.core.version import ModelVersion
 from dukou.net.calls import Calls
-from dukou.net.connection import Connection
 from dukou.net.connections import Connections
 from dukou.net.exchange import Exchange
 from dukou.net.facts import Facts
 from dukou.net.front import Front
+from dukou.net.http2 import Session
+from dukou.net.http2_connection import NewSession, Site
+from dukou.net.rpc import Methods
+from dukou.net.services import methods as all_methods
+from dukou.net.sniff import FirstBytes
 
 # The file belongs to whoever opened the socket: the other workers go on accepting there.
 _KEEP_SOCKET_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class HttpServer:
-    """Serves `plane` over HTTP/1.1.
+    """Serves `plane` over HTTP/1.1, HTTP/2 and gRPC, all on the same sockets.
 
     `metrics(dialect)` makes the body of /metrics, `serving_metrics()` that of TensorFlow Serving's path, `statistics()`
     what the models have done; they run in `pool`, where large bodies are read and large answers written: a pool of its
     own, or models would hold them up. `plain` is the simple route. `observers` are told of what is refused and, with
-    `access_log`, of every request.
+    `access_log`, of every request. `methods(facts, dialect)` are the gRPC methods, `new_session` makes the HTTP/2
+    session of a connection.
     """
 
     def __init__(
@@ -53,8 +58,14 @@ class HttpServer:
         wall: Clock = wall_clock,
         observers: Sequence[Observer] = (),
         access_log: bool = False,
+        http2: Http2Config | None = None,
+        methods: Callable[[Facts, str], Methods] = all_methods,
+        new_session: NewSession = Session,
     ) -> None:
         self._http = http
+        self._http2 = http2 or Http2Config()
+        self._methods = methods
+        self._new_session = new_session
         self._plain = plain or PlainConfig()
         self._serving_metrics_path = serving_metrics_path
         self._clock = clock
@@ -73,6 +84,7 @@ class HttpServer:
             lambda: self._scheme,
         )
         self._fronts: dict[str, Front] = {}
+        self._sites: dict[str, Site] = {}
         self.connections = Connections(
             http,
             self._tell_refused,
@@ -84,9 +96,9 @@ class HttpServer:
         self._servers: list[asyncio.AbstractServer] = []
         self._next_sweep: asyncio.Handle | None = None
 
-    def protocol(self, dialect: str = "") -> Connection:
-        """What speaks on a connection that is about to be made."""
-        return Connection(self.connections, self.front(dialect).respond)
+    def protocol(self, dialect: str = "") -> FirstBytes:
+        """What speaks on a connection that is about to be made to a listener of that dialect."""
+        return FirstBytes(self.connections, self.site(dialect))
 
     def front(self, dialect: str) -> Front:
         """What answers HTTP on the listeners of a dialect."""
@@ -100,6 +112,20 @@ class HttpServer:
                 self._tell_refused,
                 cors=self._http.cors,
                 serving_metrics_path=self._serving_metrics_path,
+            )
+        return found
+
+    def site(self, dialect: str) -> Site:
+        """What answers on the listeners of a dialect: its front, and its gRPC methods."""
+        found = self._sites.get(dialect)
+        if found is None:
+            found = self._sites[dialect] = Site(
+                self.front(dialect).respond,
+                self._methods(self._facts, dialect),
+                self._calls,
+                settings=self._http2,
+                pool=self._facts.pool,
+                new_session=self._new_session,
             )
         return found
 

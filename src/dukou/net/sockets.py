@@ -89,10 +89,10 @@ def describe(listening: socket.socket) -> str:
 
 
 def tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """A server's context from PEM files: TLS 1.2 or newer, HTTP/1.1. Raises DukouError CONFIG_INVALID."""
+    """A server's context from PEM files: TLS 1.2 or newer, HTTP/2 and HTTP/1.1. Raises DukouError CONFIG_INVALID."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"])
     try:
         context.load_cert_chain(certificate, key or None)
     except (OSError, ssl.SSLError) as error:
