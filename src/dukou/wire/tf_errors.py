@@ -45,6 +45,21 @@ _TEXTS: Mapping[Reason, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+def says(text: str) -> DukouError:
+    """A refusal in these words."""
+    return DukouError(Reason.MALFORMED_REQUEST, detail=text, text=text)
+
+
+def type_name(value: Any) -> str:
+    """What kind of JSON value that is, by RapidJSON's name."""
+    if value is None:
+        return "Null"
+    if type(value) is bool:
+        return "True" if value else "False"
+    names: dict[type, str] = {dict: "Object", list: "Array", np.ndarray: "Array", str: "String"}
+    return names.get(type(value), "Number")
+
+
 def in_instances(elements: Any, spec: TensorSpec, error: DukouError, key: str = "") -> DukouError:
     """`error`, found in the elements of an `instances` list (under `key` of each), in TensorFlow Serving's words."""
     error = _first(elements, spec, error)
@@ -164,20 +179,11 @@ def _leaf_fault(value: Any, spec: TensorSpec) -> str | None:
         limits = np.iinfo(DTYPES[spec.datatype])
         if limits.min <= value <= limits.max:
             return None
-    return _not_of_type(quote(value), _type(value), spec)
+    return _not_of_type(quote(value), type_name(value), spec)
 
 
 def _not_of_type(quoted: str, kind: str, spec: TensorSpec) -> str:
     return f"JSON Value: {quoted} Type: {kind} is not of expected type: {KINDS[spec.datatype].name}"
-
-
-def _type(value: Any) -> str:
-    if value is None:
-        return "Null"
-    if type(value) is bool:
-        return "True" if value else "False"
-    names: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
-    return names.get(type(value), "Number")
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -49,7 +49,11 @@ def reference(said: Any) -> ModelRef:
     """The model that a message's `model_spec` asks for. Raises DukouError MALFORMED_REQUEST where it names none."""
     if not said.HasField("model_spec"):
         raise DukouError(Reason.MALFORMED_REQUEST, detail="Missing ModelSpec")
-    spec = said.model_spec
+    return model_ref(said.model_spec)
+
+
+def model_ref(spec: Any) -> ModelRef:
+    """The model that a ModelSpec asks for. Raises DukouError MALFORMED_REQUEST where it names none."""
     name = spec.name
     if not name:
         raise DukouError(Reason.MALFORMED_REQUEST, detail="ModelSpec has no name specified.")
@@ -164,7 +168,7 @@ def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
         value = head(_VALUE, len(described) + len(values))
         size = len(key) + len(value) + len(described) + len(values)
         parts += (head(_OUTPUTS, size), key, value, described, values)
-    parts.append(_answered(response.version.name, response.version.version, request.signature.name))
+    parts.append(answered(response.version.name, response.version.version, request.signature.name))
     return Reply(b"".join(parts), CONTENT_TYPE)
 
 
@@ -176,7 +180,8 @@ def _key(name: str) -> bytes:
 
 
 @lru_cache(1024)
-def _answered(name: str, version: int, signature: str) -> bytes:
+def answered(name: str, version: int, signature: str) -> bytes:
+    """The field of a response that tells what has answered."""
     spec = model_spec(name, version, signature)
     return head(_MODEL_SPEC, len(spec)) + spec
 

@@ -15,11 +15,11 @@ import orjson
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from dukou.core.errors import Code, DukouError, Reason
+from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, Draft, InferenceRequest, InferenceResponse, Served
 from dukou.core.model import Signature, TensorSpec
 from dukou.core.version import ModelRef
-from dukou.wire import tf_errors
+from dukou.wire import tf_errors, tf_metadata
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_array import Numbers, is_b64, to_array
 from dukou.wire.json_text import decode, read
@@ -55,13 +55,21 @@ def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
     if said is not None and (said.instances is UNSET) != (said.inputs is UNSET):
         tree = {"instances": said.instances} if said.inputs is UNSET else {"inputs": said.inputs}
         return Draft(ref, _Predict(tree, True), said.signature_name)
+    tree, name = read_object(body)
+    return Draft(ref, _Predict(tree, False), name)
+
+
+def read_object(body: bytes) -> tuple[dict[str, Any], str]:
+    """The object that a body is, and its `signature_name`. Raises DukouError as `parse` does."""
     tree = read(body, trailing=True)
     if type(tree) is not dict:
-        raise _says(f"JSON Value: {quote(tree)} Is not object")
+        raise tf_errors.says(f"JSON Value: {quote(tree)} Is not object")
     name = tree.get("signature_name", "")
     if type(name) is not str:
-        raise _says(f"JSON Value: {quote(tree)} not formatted correctly. 'signature_name' key must be a string value.")
-    return Draft(ref, _Predict(tree, False), name)
+        raise tf_errors.says(
+            f"JSON Value: {quote(tree)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return tree, name
 
 
 def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
@@ -71,7 +79,7 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
         signature = served.manifest.signature(draft.signature_name)
         if "instances" in said.tree:
             if "inputs" in said.tree:
-                raise _says(
+                raise tf_errors.says(
                     f"JSON Value: {quote(said.tree)} Not formatted correctly expecting only one of 'inputs' or "
                     "'instances' keys to exist "
                 )
@@ -79,7 +87,7 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
         elif "inputs" in said.tree:
             inputs = _from_inputs(said.tree["inputs"], signature, said.numbers)
         else:
-            raise _says("Missing 'inputs' or 'instances' key")
+            raise tf_errors.says("Missing 'inputs' or 'instances' key")
         rows = count(inputs, signature, served)
     except DukouError as error:
         raise error.within(model=served.id.name, version=served.id.version) from None
@@ -89,14 +97,14 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
 
 def _from_instances(elements: Any, signature: Signature, said: _Predict) -> dict[str, NDArray[Any]]:
     if type(elements) is not list and not isinstance(elements, np.ndarray):
-        raise _says(f"JSON Value: {quote(said.tree)} Excepting 'instances' to be an list/array")
+        raise tf_errors.says(f"JSON Value: {quote(said.tree)} Excepting 'instances' to be an list/array")
     if not len(elements):
         raise DukouError(Reason.NO_ROWS, text=f"JSON Value: {quote(said.tree)} No values in 'instances' array")
     specs = signature.inputs
     if not said.numbers and _is_named(elements[0]):
         return _from_objects(elements, signature)
     if len(specs) > 1:
-        raise _says(
+        raise tf_errors.says(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
@@ -107,7 +115,7 @@ def _from_instances(elements: Any, signature: Signature, said: _Predict) -> dict
         if type(elements) is list:
             place = next((place for place, element in enumerate(elements) if _is_named(element)), None)
             if place is not None:
-                raise _says(f"Expecting value/list but got object at item {place} of input list") from None
+                raise tf_errors.says(f"Expecting value/list but got object at item {place} of input list") from None
         raise _explained(error, tf_errors.in_instances, elements, spec) from None
 
 
@@ -119,7 +127,7 @@ def _from_objects(elements: Any, signature: Signature) -> dict[str, NDArray[Any]
     wanted = set(names)
     for place, element in enumerate(elements):
         if not _is_named(element):
-            raise _says(f"Expecting object but got list at item {place} of input list")
+            raise tf_errors.says(f"Expecting object but got list at item {place} of input list")
         if element.keys() != wanted:
             raise DukouError(
                 Reason.INPUT_MISSING if wanted - element.keys() else Reason.INPUT_UNEXPECTED,
@@ -141,7 +149,7 @@ def _from_inputs(value: Any, signature: Signature, numbers: bool) -> dict[str, N
     specs = signature.inputs
     if not _is_named(value):
         if len(specs) > 1:
-            raise _says(
+            raise tf_errors.says(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
                 "tensorinfo_map"
             )
@@ -175,10 +183,6 @@ def _explained(error: DukouError, explain: Callable[..., DukouError], *where: An
     return explain(*where[:2], error, *where[2:]) if error.reason in (Reason.RAGGED, Reason.WRONG_VALUE) else error
 
 
-def _says(text: str) -> DukouError:
-    return DukouError(Reason.MALFORMED_REQUEST, detail=text, text=text)
-
-
 def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
     """`{"predictions": [...]}` for a row request, `{"outputs": ...}` for a column one.
 
@@ -205,9 +209,9 @@ def _check_rows(outputs: Mapping[str, NDArray[Any]]) -> None:
     for name, array in outputs.items():
         shape = array.shape
         if not shape:
-            raise _says(f"Tensor name: {name} has no shape information ")
+            raise tf_errors.says(f"Tensor name: {name} has no shape information ")
         if shape[0] != wanted >= 0:
-            raise _says(f"Tensor name: {name} has inconsistent batch size: {shape[0]} expecting: {wanted}")
+            raise tf_errors.says(f"Tensor name: {name} has inconsistent batch size: {shape[0]} expecting: {wanted}")
         wanted = shape[0]
 
 
@@ -258,25 +262,9 @@ def model_status(model: str, versions: Mapping[int, Served], version: int | None
 
     Raises DukouError MODEL_NOT_FOUND where there are none, VERSION_NOT_FOUND where `version` is not among them.
     """
-    if not versions:
-        text = f"Could not find any versions of model {model}"
-        raise DukouError(Reason.MODEL_NOT_FOUND, model=model, served="", text=text)
-    if version is not None and version not in versions:
-        text = f"Could not find version {version} of model {model}"
-        raise DukouError(Reason.VERSION_NOT_FOUND, model=model, version=version, served=_numbers(versions), text=text)
-    shown = sorted(versions, reverse=True) if version is None else [version]
-    return orjson.dumps({"model_version_status": [_status(versions[number]) for number in shown]})
+    return orjson.dumps(tf_metadata.model_status(model, versions, version))
 
 
-def _numbers(versions: Mapping[int, Served]) -> str:
-    return ", ".join(map(str, versions))
-
-
-def _status(served: Served) -> dict[str, Any]:
-    error = served.error
-    if error is None:
-        status = {"error_code": "OK", "error_message": ""}
-    else:
-        code = Code.RESOURCE_EXHAUSTED if error.code is Code.PAYLOAD_TOO_LARGE else error.code
-        status = {"error_code": code.value, "error_message": str(error)}
-    return {"version": str(served.id.version), "state": served.state.value, "status": status}
+def model_metadata(served: Served) -> bytes:
+    """The signatures of a version."""
+    return orjson.dumps(tf_metadata.model_metadata(served))

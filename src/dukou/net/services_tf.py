@@ -1,0 +1,167 @@
+"""TensorFlow Serving's gRPC services: PredictionService and ModelService.
+
+Facts from tensorflow/serving's `apis/*_service.proto`, `servables/tensorflow/multi_inference.cc`,
+`servables/tensorflow/get_model_metadata_impl.cc`, `model_servers/get_model_status_impl.cc` and
+`model_servers/model_service_impl.cc`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from dukou.core.errors import DukouError, Reason
+from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served
+from dukou.core.model import DEFAULT_SIGNATURE
+from dukou.net import status, streaming
+from dukou.net.api import Api
+from dukou.net.facts import Facts
+from dukou.net.rpc import GrpcError, Methods, Rpc, Unary
+from dukou.protos import pool
+from dukou.protos.tree import to_message
+from dukou.wire import tf_examples, tf_grpc, tf_grpc_examples, tf_metadata, tf_reload
+from dukou.wire.tf_errors import says
+
+PREDICT = Api(tf_grpc, status.GRPC, 0)
+CLASSIFY = Api(tf_grpc_examples.CLASSIFY, status.GRPC, 0)
+REGRESS = Api(tf_grpc_examples.REGRESS, status.GRPC, 0)
+
+_PACKAGE = "tensorflow.serving"
+_ANY_URL = "type.googleapis.com/"
+_SIGNATURE_DEF = "signature_def"
+
+
+def methods(facts: Facts, dialect: str) -> Methods:
+    """PredictionService and ModelService, in the dialects that have them."""
+    if dialect not in ("", "tensorflow-serving"):
+        return {}
+    services: dict[str, Any] = {
+        "PredictionService/Predict": Unary(PREDICT),
+        "PredictionService/Classify": Unary(CLASSIFY),
+        "PredictionService/Regress": Unary(REGRESS),
+        "PredictionService/MultiInference": partial(_multi_inference, facts),
+        "PredictionService/GetModelMetadata": _handler("GetModelMetadataRequest", partial(_metadata, facts)),
+        "ModelService/GetModelStatus": _handler("GetModelStatusRequest", partial(_status, facts)),
+        "ModelService/HandleReloadConfigRequest": _handler("ReloadConfigRequest", partial(_reload, facts)),
+    }
+    return {f"/{_PACKAGE}.{name}".encode(): method for name, method in services.items()}
+
+
+def _handler(request: str, answer: Callable[[Any], Any]) -> Callable[[Rpc], Awaitable[None]]:
+    """A call of one message each way; errors are told in TensorFlow Serving's words."""
+
+    async def handle(rpc: Rpc) -> None:
+        body = await rpc.receive()
+        try:
+            response = answer(pool.parse(f"{_PACKAGE}.{request}", body or b""))
+        except DukouError as error:
+            raise _told(error) from error.__cause__
+        await rpc.send(response.SerializeToString())
+
+    return handle
+
+
+def _told(error: DukouError) -> GrpcError:
+    return GrpcError(status.GRPC[error.code], tf_grpc.refuse(error).decode())
+
+
+def _metadata(facts: Facts, said: Any) -> Any:
+    if not said.HasField("model_spec"):
+        raise says("Missing ModelSpec")
+    if not said.metadata_field:
+        raise says("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in said.metadata_field:
+        if field != _SIGNATURE_DEF:
+            raise says(f"Metadata field {field} is not supported")
+    served = facts.plane.choose(tf_grpc.reference(said), "")
+    signatures = to_message(tf_metadata.signature_def_map(served), f"{_PACKAGE}.SignatureDefMap")
+    response = pool.message(f"{_PACKAGE}.GetModelMetadataResponse")()
+    response.model_spec.name = served.id.name
+    response.model_spec.version.value = served.id.version
+    packed = response.metadata[_SIGNATURE_DEF]
+    packed.type_url = _ANY_URL + signatures.DESCRIPTOR.full_name
+    packed.value = signatures.SerializeToString()
+    return response
+
+
+def _status(facts: Facts, said: Any) -> Any:
+    if not said.HasField("model_spec"):
+        raise says("Missing ModelSpec")
+    spec = said.model_spec
+    # A label is not resolved here: TensorFlow Serving tells of all versions.
+    version = spec.version.value if spec.HasField("version") else None
+    tree = tf_metadata.model_status(spec.name, facts.plane.table.models.get(spec.name, {}), version)
+    return to_message(tree, f"{_PACKAGE}.GetModelStatusResponse")
+
+
+def _reload(facts: Facts, said: Any) -> Any:
+    tf_reload.check(said.config, facts.plane.table)
+    detail = (
+        "Reloading the configuration is not enabled on this server: the config is valid, nothing was changed. "
+        "The models are those that the server was started with."
+    )
+    raise DukouError(Reason.NOT_SUPPORTED, detail=detail)
+
+
+class _Task(msgspec.Struct, frozen=True):
+    method: str
+    request: InferenceRequest
+
+
+async def _multi_inference(facts: Facts, rpc: Rpc) -> None:
+    """All tasks are answered by the version that the first one asks for, at once."""
+    body = await rpc.receive() or b""
+    context = Context(rpc.id, rpc.arrived_s, rpc.deadline_s)
+    try:
+        if len(body) > facts.off_loop_bytes:
+            loop = asyncio.get_running_loop()
+            served, tasks = await loop.run_in_executor(facts.pool, _bound, facts, body, context)
+        else:
+            served, tasks = _bound(facts, body, context)
+        answers = await asyncio.gather(*[streaming.run(facts, served, task.request) for task in tasks])
+        response = pool.message(f"{_PACKAGE}.MultiInferenceResponse")()
+        for task, answer in zip(tasks, answers, strict=True):
+            _add_result(response.results.add(), task, answer)
+    except DukouError as error:
+        raise _told(error) from error.__cause__
+    await rpc.send(response.SerializeToString())
+
+
+def _bound(facts: Facts, body: bytes, context: Context) -> tuple[Served, list[_Task]]:
+    """What is asked for, and the version that answers it. Raises DukouError."""
+    said = pool.parse(f"{_PACKAGE}.MultiInferenceRequest", body)
+    first = said.tasks[0].model_spec if said.tasks else pool.message(f"{_PACKAGE}.ModelSpec")()
+    served = facts.plane.choose(tf_grpc.model_ref(first), "")
+    return served, _tasks(said, served, context)
+
+
+def _tasks(said: Any, served: Served, context: Context) -> list[_Task]:
+    examples = tf_grpc_examples.examples_of(said.input)
+    tasks = []
+    seen = set()
+    for task in said.tasks:
+        spec = task.model_spec
+        if not spec.name:
+            raise says("Found ModelSpec with an empty model name.")
+        if spec.name != served.id.name:
+            raise says("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+        name = spec.signature_name or DEFAULT_SIGNATURE
+        if name in seen:
+            raise says(f"Duplicate evaluation of signature: {name}")
+        seen.add(name)
+        if name not in served.manifest.signatures:
+            raise says(f"Requested signature not found in model graph: {name}")
+        if task.method_name not in (tf_examples.CLASSIFY, tf_examples.REGRESS):
+            detail = f"Unsupported signature method_name: {task.method_name}"
+            raise DukouError(Reason.NOT_SUPPORTED, detail=detail)
+        tasks.append(_Task(task.method_name, tf_examples.bind(task.method_name, name, examples, served, context)))
+    return tasks
+
+
+def _add_result(result: Any, task: _Task, answer: InferenceResponse) -> None:
+    version = answer.version
+    result.model_spec.MergeFromString(tf_grpc.model_spec(version.name, version.version, task.request.signature.name))
+    said = tf_grpc_examples.result_of(task.method, task.request, answer)
+    (result.regression_result if task.method == tf_examples.REGRESS else result.classification_result).CopyFrom(said)
