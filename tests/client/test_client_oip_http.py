@@ -9,7 +9,7 @@ import pytest
 
 from dukou.client.client import Client
 from dukou.client.core import Answer
-from dukou.client.errors import BadAnswer, Overloaded
+from dukou.client.errors import BadAnswer, InvalidInput, Overloaded, Refused
 from dukou.client.http import HttpTransport
 from dukou.client.oip_http import HttpWire
 from dukou.core.errors import DukouError
@@ -109,3 +109,84 @@ def test_data_that_ends_early_is_a_bad_answer() -> None:
     over = HttpTransport("http://x", transport=httpx.MockTransport(cut))
     with pytest.raises(BadAnswer):
         Client("http://x", "echo", transport=over).predict([[1, 2]])
+
+
+def events(*texts: str) -> httpx.Response:
+    return httpx.Response(200, text="".join(texts), headers={"content-type": "text/event-stream; charset=utf-8"})
+
+
+class Teller:
+    """An HTTP server whose streaming model answers with `answer`."""
+
+    def __init__(self, answer: httpx.Response, shape: list[int] | None = None) -> None:
+        self.answer = answer
+        self.shape = shape or [1]
+        self.asked: Any = None
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path != "/v2/models/echo/generate_stream":
+            inputs = [{"name": "prompt", "datatype": "BYTES", "shape": [-1, 1]}]
+            outputs = [
+                {"name": "text", "datatype": "BYTES", "shape": self.shape},
+                {"name": "n", "datatype": "INT64", "shape": [1]},
+            ]
+            return httpx.Response(200, json={"name": "echo", "inputs": inputs, "outputs": outputs})
+        self.asked = json.loads(request.content)
+        return self.answer
+
+    def client(self) -> Client:
+        return Client("http://x", "echo", transport=HttpTransport("http://x", transport=httpx.MockTransport(self)))
+
+
+def test_a_stream_over_http_is_events() -> None:
+    """Lines may end either way, comments are left out, an event that is not whole is none."""
+    answer = events(
+        'data: {"model_name":"echo","text":"a","n":1}\n\n', ": a comment\n\n", 'data: {"text":["b"]}\r\n\r\n', "data: {"
+    )
+    teller = Teller(answer)
+
+    responses = [*teller.client().stream([["say"]])]
+
+    assert teller.asked == {"prompt": [["say"]]}
+    assert [{name: array.tolist() for name, array in one.items()} for one in responses] == [
+        {"text": ["a"], "n": [1]},
+        {"text": ["b"]},
+    ]
+    assert responses[0]["n"].dtype == np.int64
+
+
+def test_only_the_outputs_asked_for_come() -> None:
+    """Events have all of them."""
+    teller = Teller(events('data: {"text":"a","n":1}\n\n'))
+
+    assert [[*one] for one in teller.client().stream([["say"]], "n")] == [["n"]]
+
+
+def test_an_error_among_the_events_is_raised_after_what_came() -> None:
+    """The status was good, as a stream's is before its end is known."""
+    responses = Teller(events('data: {"n":1}\n\n', 'data: {"error":"the model failed"}\n\n')).client().stream([["say"]])
+
+    assert next(responses)["n"].tolist() == [1]
+    with pytest.raises(Refused, match="the model failed"):
+        next(responses)
+
+
+def test_a_refusal_before_the_first_event_is_the_status_s() -> None:
+    """It is no stream."""
+    with pytest.raises(InvalidInput, match="no such input"):
+        next(Teller(httpx.Response(400, json={"error": "no such input"})).client().stream([["say"]]))
+
+
+@pytest.mark.parametrize(
+    ("event", "shape"),
+    [
+        ("data: []\n\n", [1]),
+        ("data: {\n\n", [1]),
+        ('data: {"text":["a","b"]}\n\n', [1]),
+        ('data: {"text":"a"}\n\n', [-1, -1]),
+    ],
+)
+def test_events_that_cannot_be_read_are_bad_answers(event: str, shape: list[int]) -> None:
+    """No JSON object, or values that do not make up the shape."""
+    with pytest.raises(BadAnswer):
+        next(Teller(events(event), shape).client().stream([["say"]]))

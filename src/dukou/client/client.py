@@ -94,12 +94,13 @@ class Client:
     def stream(self, inputs: Any, outputs: str | Sequence[str] = ()) -> Generator[dict[str, NDArray[Any]]]:
         """The responses of a streaming model as they come, each as `infer` would return it; any other model gives one.
 
-        `timeout_s` bounds the whole stream. Nothing is sent twice; closing the iterator ends the work.
+        `timeout_s` bounds the whole stream. Nothing is sent twice; closing the iterator ends the work. Over HTTP the
+        values come as JSON without their shapes: outputs with more than one open size need gRPC.
         """
         request = self._run(self._calls.stream(inputs, outputs))
         with closing(self._transport.stream(request)) as outcomes:
             for outcome in outcomes:
-                if response := self._calls.streamed(outcome):
+                if response := self._calls.streamed(outcome, outputs):
                     yield response
 
     def metadata(self) -> Signature:
@@ -172,7 +173,7 @@ class AsyncClient:
         request = await self._run(self._calls.stream(inputs, outputs))
         async with aclosing(self._transport.stream(request)) as outcomes:
             async for outcome in outcomes:
-                if response := self._calls.streamed(outcome):
+                if response := self._calls.streamed(outcome, outputs):
                     yield response
 
     async def metadata(self) -> Signature:

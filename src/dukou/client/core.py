@@ -240,12 +240,14 @@ class Calls:
             request = self._wire.stream(typed(inputs, signature.inputs), _names(outputs))
         return msgspec.structs.replace(request, timeout_s=deadline_s - self._clock())
 
-    def streamed(self, outcome: Answer | Failure) -> dict[str, NDArray[Any]]:
-        """The outputs that one answer of a stream carries, perhaps none. Raises ClientError."""
+    def streamed(self, outcome: Answer | Failure, outputs: str | Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+        """The outputs called `outputs` (all if empty) that one answer of a stream carries. Raises ClientError."""
         assert self._signature is not None, "stream() asked for it"
         answer = self._good(outcome)
         with _reading():
-            return _readable(self._wire.streamed(answer, self._signature))
+            came = _readable(self._wire.streamed(answer, self._signature))
+        names = _names(outputs)
+        return {name: array for name, array in came.items() if not names or name in names}
 
     def metadata(self) -> Flow[Signature]:
         """What the model takes and gives."""

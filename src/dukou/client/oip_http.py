@@ -1,17 +1,23 @@
 """The client's calls as the Open Inference Protocol over HTTP. No I/O."""
 
+import math
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
+import orjson
+from numpy.typing import NDArray
 
 from dukou.client.core import Answer, ListedModel, Request
 from dukou.client.errors import InvalidInput, Refused, http_refusal
 from dukou.core.errors import DukouError, Reason
-from dukou.core.model import Signature
-from dukou.core.tensor import Tensors
+from dukou.core.model import Signature, TensorSpec
+from dukou.core.tensor import Tensors, datatype_of
 from dukou.wire import oip_binary, oip_json
+from dukou.wire.json_array import to_array
+from dukou.wire.json_text import read
+from dukou.wire.json_write import array_text
 
 T = TypeVar("T")
 
@@ -82,12 +88,19 @@ class HttpWire:
         return oip_binary.decode_response(answer.body, length).outputs
 
     def stream(self, inputs: Tensors, outputs: Sequence[str]) -> Request:
-        """Refused: over HTTP no protocol tells the shapes of what is streamed."""
-        raise InvalidInput("responses are streamed over gRPC only: make the client with grpc:// and the same port")
+        """Triton's generate_stream: inputs as members of a JSON object, server-sent events back; always all outputs."""
+        members = [orjson.dumps(name) + b":" + _nested(name, array) for name, array in inputs.items()]
+        headers = {"content-type": "application/json", "accept": "text/event-stream"}
+        return Request(self._path("generate_stream"), b"{" + b",".join(members) + b"}", headers)
 
     def streamed(self, answer: Answer, signature: Signature) -> Tensors:
-        """Never called, as `stream` refuses."""
-        raise NotImplementedError
+        """One event's. Its values come without a shape, which the signature has to give."""
+        said = read(answer.body, most_values=math.inf)
+        if not isinstance(said, dict):
+            raise DukouError(Reason.MALFORMED_REQUEST, detail="an event is not a JSON object")
+        if "error" in said and len(said) == 1:
+            raise Refused(str(said["error"]))
+        return {spec.name: _shaped(said[spec.name], spec) for spec in signature.outputs if spec.name in said}
 
     def listings(self) -> Sequence[tuple[Request, Callable[[bytes], list[ListedModel]]]]:
         """The repository extension's index; dukou's first page."""
@@ -109,6 +122,25 @@ class HttpWire:
         if self._version is not None:
             parts += ["versions", quote(str(self._version), safe="")]
         return "/".join([*parts, *rest])
+
+
+def _nested(name: str, array: NDArray[Any]) -> bytes:
+    datatype = datatype_of(array)
+    if datatype in oip_json.NOT_IN_JSON:
+        raise oip_json.not_in_json(datatype, "input", name)
+    return array_text(array)
+
+
+def _shaped(value: Any, spec: TensorSpec) -> NDArray[Any]:
+    array = to_array(value, spec)
+    shape = (-1,) if spec.shape is None else spec.shape
+    if shape.count(-1) > 1:
+        detail = f"events do not tell the shape of output {spec.name!r}, of which {list(shape)} is known; use grpc://"
+        raise DukouError(Reason.NOT_SUPPORTED, detail=detail)
+    try:
+        return array.reshape(shape)
+    except ValueError:
+        raise DukouError(Reason.WRONG_SHAPE, tensor=spec.name, got=list(array.shape), wanted=list(shape)) from None
 
 
 def _repository_index(body: bytes) -> list[ListedModel]:
