@@ -17,9 +17,12 @@ from dukou.core.message import Context, Served
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.version import ModelRef
 from dukou.testing.models import manifest, served
-from dukou.wire import oip_http, plain, tf_rest
+from dukou.wire import oip_http, tf_rest
 from dukou.wire.codec import Codec
 from dukou.wire.json_array import to_array
+from dukou.wire.plain import Plain
+
+plain = Plain()
 
 REF = ModelRef("model")
 

@@ -13,8 +13,11 @@ import numpy as np
 from dukou.core.message import Context, InferenceRequest, InferenceResponse
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.version import ModelVersion
-from dukou.wire import json_write, oip_http, plain, tf_rest
+from dukou.wire import json_write, oip_http, tf_rest
 from dukou.wire.oip_bind import Form
+from dukou.wire.plain import Plain
+
+plain = Plain()
 
 VERSION = ModelVersion("model", 1)
 

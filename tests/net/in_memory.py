@@ -6,7 +6,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from dukou.config import EngineConfig, HttpConfig
+from dukou.config import EngineConfig, HttpConfig, PlainConfig
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Event
 from dukou.core.message import OnDone, Served, Table
@@ -173,9 +173,9 @@ class Said:
 class Client:
     """One connection to a server in memory."""
 
-    def __init__(self, server: HttpServer, **options: Any) -> None:
+    def __init__(self, server: HttpServer, dialect: str = "", **options: Any) -> None:
         self.transport = MemoryTransport(**options)
-        self.transport.protocol = server.protocol()
+        self.transport.protocol = server.protocol(dialect)
         self.transport.protocol.connection_made(self.transport)
 
     @property
@@ -260,6 +260,7 @@ class World:
         clock: HandClock | None = None,
         pool: Executor | None = None,
         metrics: Callable[[str], bytes] = lambda dialect: b"dukou_up 1\n",
+        plain: PlainConfig | None = None,
         access_log: bool = False,
         decode_off_loop_bytes: int = 131_072,
         **limits: Any,
@@ -274,6 +275,9 @@ class World:
             HttpConfig(**limits),
             EngineConfig(decode_off_loop_bytes=decode_off_loop_bytes),
             metrics=metrics,
+            serving_metrics=lambda: b":tensorflow:serving:request_count 1\n",
+            serving_metrics_path="/monitoring/prometheus/metrics",
+            plain=plain,
             pool=self.pool,
             clock=self.clock,
             wall=self.wall,
@@ -289,9 +293,9 @@ class World:
             self.plane.close()
         self.pool.shutdown()
 
-    def client(self, **options: Any) -> Client:
-        """A new connection."""
-        return Client(self.server, **options)
+    def client(self, dialect: str = "", **options: Any) -> Client:
+        """A new connection, to a listener of that dialect."""
+        return Client(self.server, dialect, **options)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass as it does: with sweeps in between."""

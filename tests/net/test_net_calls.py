@@ -21,10 +21,11 @@ from dukou.core.message import InferenceRequest, InferenceResponse, Stage
 from dukou.core.model import ModelRef, ModelVersion, Signature, State, TensorSpec
 from dukou.engine.router import Engine
 from dukou.net.api import Api, Call
-from dukou.net.calls import MOST_GZIP_MEMBERS, decompress
-from dukou.net.routes import PLAIN
+from dukou.net.compression import MOST_GZIP_MEMBERS, decompress
+from dukou.net.status import HTTP
 from dukou.testing.clock import HandClock
 from dukou.testing.models import Direct, FunctionModel, iris_like, manifest, served, table
+from dukou.wire.plain import Plain
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -132,11 +133,11 @@ class WhereCodecRuns:
 @pytest.mark.parametrize(("rows", "on_loop"), [(1, True), (200, False)])
 def test_large_bodies_and_answers_are_worked_on_in_the_pool(rows: int, on_loop: bool) -> None:
     """So that nobody else waits; small ones stay on the loop, which is faster."""
-    noted = WhereCodecRuns(PLAIN.codec)
+    noted = WhereCodecRuns(Plain())
     body = json.dumps({"X": [[1.0, 2.0, 3.0, 4.0]] * rows}).encode()
 
     with World(decode_off_loop_bytes=1000) as world:
-        world.server.front("").known_routes[b"POST", b"/predict"] = Call(Api(noted, PLAIN.statuses), ModelRef(""))
+        world.server.front("").known_routes[b"POST", b"/predict"] = Call(Api(noted, HTTP), ModelRef(""))
         (said,) = send_and_wait(world, predict(body=body)).answers()
 
     assert len(json.loads(said.body)["y_pred"]) == rows

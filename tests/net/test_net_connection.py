@@ -405,7 +405,7 @@ def test_half_a_head_does_not_hold_a_drain(slow: World) -> None:
         (b"nonsense\r\n\r\n", 400, Code.INVALID_ARGUMENT),
         (request("GET", "/nothing"), 404, Code.NOT_FOUND),
         (request("DELETE", "/predict"), 405, Code.UNIMPLEMENTED),
-        (request("POST", "/v1/models/iris:regress"), 501, Code.UNIMPLEMENTED),
+        (request("GET", "/v2/logging"), 501, Code.UNIMPLEMENTED),
         (request("GET", "/" + "a" * 9000), 414, Code.INVALID_ARGUMENT),
     ],
 )
@@ -482,7 +482,7 @@ def test_an_unknown_error_is_answered_500_and_logged(
         raise ZeroDivisionError("secret")
 
     world.server.front("").known_routes[b"GET", b"/v2"] = None  # type: ignore[assignment]
-    monkeypatch.setattr("dukou.net.front.route", fail)
+    monkeypatch.setattr("dukou.net.routes.Routes.find", fail)
     with caplog.at_level(logging.ERROR, "dukou.net"):
         client = world.client().send(request("GET", "/v2", b"", "X-Request-Id: find-me"), predict())
 

@@ -10,13 +10,16 @@ import pytest
 from in_memory import HandPlane, Said, World, request
 
 from dukou import __version__
+from dukou.config import PlainConfig
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, Served, Table
 from dukou.core.model import ModelRef, Signature, State, TensorSpec
+from dukou.net.dialects import EXTENSIONS
 from dukou.net.health import server_ready
 from dukou.net.landing import as_html, as_json, examples, wants_json
 from dukou.testing.models import IRIS_SIGNATURE, iris_like, manifest, served, table
-from dukou.wire import oip_http, oip_metadata, plain, tf_rest
+from dukou.wire import oip_http, oip_metadata, tf_rest
+from dukou.wire.plain import Plain
 
 LOADING = iris_like(version=2, state=State.LOADING)
 ENDED = iris_like(version=1, state=State.END)
@@ -106,7 +109,7 @@ def test_a_draining_server_is_not_ready() -> None:
 
 def test_server_metadata_names_the_server() -> None:
     """With and without a slash at the end."""
-    assert get("/v2").body == get("/v2/").body == oip_metadata.server_metadata("dukou", __version__, ())
+    assert get("/v2").body == get("/v2/").body == oip_metadata.server_metadata("dukou", __version__, EXTENSIONS)
 
 
 @pytest.mark.parametrize(("target", "version"), [("/v2/models/iris", 2), ("/v2/models/iris/versions/1", 1)])
@@ -264,7 +267,7 @@ def test_names_cannot_break_the_page_or_the_commands() -> None:
     signature = Signature("serving_default", (TensorSpec(HOSTILE, "FP32", (-1, 1)),), (TensorSpec("y", "FP32", (-1,)),))
     one = served(manifest(HOSTILE, signatures=(signature,)), error=DukouError(Reason.MALFORMED_REQUEST, detail=HOSTILE))
 
-    page = Page(as_html(table(one), "1", "http://localhost"))
+    page = Page(as_html(table(one), "1", "http://localhost", PlainConfig()))
 
     assert "script" not in page.tags
     assert HOSTILE in page.text
@@ -296,7 +299,7 @@ def test_the_page_as_json() -> None:
 
 def test_an_empty_table_is_shown() -> None:
     """A server may start before its first model."""
-    assert "No model is served yet." in Page(as_html(table(), "1", "http://localhost")).text
+    assert "No model is served yet." in Page(as_html(table(), "1", "http://localhost", PlainConfig())).text
     assert json.loads(as_json(table(), "1"))["models"] == []
 
 
@@ -317,10 +320,10 @@ def test_the_examples_are_understood(signature: Signature) -> None:
     one = served(manifest(signatures=(signature,)))
     bodies = [
         command.partition("-d '")[2].removesuffix("'").encode()
-        for _, command in examples("iris", signature, "http://localhost", True)
+        for _, command in examples("iris", signature, "http://localhost", True, PlainConfig())
     ]
 
-    for codec, body in zip((plain, tf_rest, oip_http), bodies, strict=True):
+    for codec, body in zip((Plain(), tf_rest, oip_http), bodies, strict=True):
         bound = codec.bind(codec.parse(ModelRef("iris"), {}, body), one, Context())
         assert bound.rows == 1
 
@@ -331,4 +334,4 @@ def test_a_row_too_large_to_print_has_no_example() -> None:
         "serving_default", (TensorSpec("X", "FP32", (-1, 3, 224, 224)),), (TensorSpec("y", "INT64", (-1,)),)
     )
 
-    assert examples("resnet", signature, "http://localhost", True) == ()
+    assert examples("resnet", signature, "http://localhost", True, PlainConfig()) == ()

@@ -22,8 +22,9 @@ from in_memory import PREDICT, HandPlane, Said, World, predict, read_answers, re
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import ModelRef
 from dukou.net.api import Api, Call
-from dukou.net.routes import PLAIN
 from dukou.net.sockets import bind, close_all, tls_context
+from dukou.net.status import HTTP
+from dukou.wire.plain import Plain
 
 pytestmark = pytest.mark.socket
 
@@ -357,16 +358,16 @@ def test_the_loop_is_free_while_a_large_body_is_read(run: Run) -> None:
         """A codec whose parse waits for the test."""
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(PLAIN.codec, name)
+            return getattr(Plain(), name)
 
         def parse(self, *arguments: Any) -> Any:
             started.set()
             assert go_on.wait(10)
-            return PLAIN.codec.parse(*arguments)
+            return Plain().parse(*arguments)
 
     async def test() -> None:
         async with serving(world) as place:
-            world.server.front("").known_routes[b"POST", b"/large"] = Call(Api(Waiting(), PLAIN.statuses), ModelRef(""))
+            world.server.front("").known_routes[b"POST", b"/large"] = Call(Api(Waiting(), HTTP), ModelRef(""))
             asking = asyncio.ensure_future(talk(place, request("POST", "/large", PREDICT)))
             await until(started.is_set)
 

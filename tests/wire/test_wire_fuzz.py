@@ -15,9 +15,12 @@ from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import DTYPES
 from dukou.core.version import ModelRef
 from dukou.testing.models import manifest, served
-from dukou.wire import oip_http, oip_json, plain, tf_rest
+from dukou.wire import oip_http, oip_json, tf_rest
 from dukou.wire.codec import Codec
 from dukou.wire.json_text import SMALL
+from dukou.wire.plain import Plain
+
+plain = Plain()
 
 CODECS: list[Codec] = [plain, tf_rest, oip_http]
 REF = ModelRef("m")

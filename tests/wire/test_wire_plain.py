@@ -16,9 +16,10 @@ from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import datatype_of
 from dukou.core.version import ModelRef
 from dukou.testing.models import Direct, FunctionModel, manifest, served
-from dukou.wire import plain
+from dukou.wire.plain import Plain
 
 IRIS = served()
+plain = Plain()
 
 
 def echo(array: Any, columns: tuple[str, ...] = ()) -> Served:
@@ -77,7 +78,7 @@ def test_headers_do_not_matter() -> None:
     """Curl sends a form's content type unless told otherwise."""
     headers = {b"content-type": b"application/x-www-form-urlencoded"}
 
-    assert plain.parse(ModelRef("iris"), headers, b'{"X": [[1, 2, 3, 4]]}').payload.X == [[1, 2, 3, 4]]
+    assert plain.parse(ModelRef("iris"), headers, b'{"X": [[1, 2, 3, 4]]}').payload.rows == [[1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,42 @@
 """What an inference is asked for in: a protocol, and how its clients want success and failure told."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from dukou.core.errors import Code, DukouError
+from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.version import ModelRef
 from dukou.net import status
+from dukou.net.compression import decompress
 from dukou.net.exchange import Answer
 from dukou.wire.codec import Codec
 
 
 class Api(msgspec.Struct, frozen=True):
-    """A protocol and the statuses that its clients expect: those of HTTP, or of gRPC, where `ok` is 0."""
+    """A protocol and the statuses that its clients expect: those of HTTP, or of gRPC, where `ok` is 0.
+
+    Where servers that speak the same protocol differ: `reasons` are the statuses of single reasons, before those of
+    their codes; `words` makes the body of an error instead of the codec. `headers` are on every answer. `decompress`
+    takes a body's Content-Encoding off (as `dukou.net.compression.decompress` does).
+    """
 
     codec: Codec
     statuses: Mapping[Code, int]
     ok: int = 200
+    reasons: Mapping[Reason, int] = {}
+    words: Callable[[DukouError], bytes] | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    decompress: Callable[[bytes, bytes, int], bytes] = decompress
 
     def refuse(self, error: DukouError) -> Answer:
         """The answer to a call that was refused or failed."""
         code = error.code
+        number = self.reasons.get(error.reason) or self.statuses[code]
+        headers = self.headers
         retry_s = status.RETRY_AFTER_S.get(code)
-        headers = ((b"retry-after", b"%d" % retry_s),) if retry_s is not None else ()
-        return Answer(self.statuses[code], self.codec.refuse(error), headers=headers)
+        if retry_s is not None and number not in (400, 404):
+            headers = (*headers, (b"retry-after", b"%d" % retry_s))
+        return Answer(number, (self.words or self.codec.refuse)(error), headers=headers)
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -31,3 +44,11 @@ class Call(msgspec.Struct, frozen=True):
 
     api: Api
     ref: ModelRef
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """An inference whose responses come one by one: as events where `events`, else there must be exactly one."""
+
+    api: Api
+    ref: ModelRef
+    events: bool

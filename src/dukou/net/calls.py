@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
@@ -21,10 +20,8 @@ T = TypeVar("T")
 
 MOST_TEXT_PER_BYTE = 64
 """Of an array; seldom more, names of outputs included: what is small even so is not looked at further."""
-MOST_GZIP_MEMBERS = 16
 
 _log = logging.getLogger("dukou.net")
-_GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15
 
 
 class Calls:
@@ -39,15 +36,15 @@ class Calls:
         self, plane: DataPlane, engine: EngineConfig, max_body_bytes: int, *, pool: Executor, on_refused: OnRefused
     ) -> None:
         self._plane = plane
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._pool = pool
         self._off_loop_bytes = engine.decode_off_loop_bytes
-        self._timeout_s = engine.request_timeout_s
+        self.timeout_s = engine.request_timeout_s
         self._on_refused = on_refused
 
     def answer(self, exchange: Exchange, call: Call) -> None:
         """Answer `exchange` once, now or later."""
-        deadline_s = min(exchange.arrived_s + self._timeout_s, exchange.deadline_s)
+        deadline_s = min(exchange.arrived_s + self.timeout_s, exchange.deadline_s)
         exchange.run = self._plane.start(
             self._call(exchange, call, deadline_s), partial(self._done, exchange, call), deadline_s
         )
@@ -72,7 +69,7 @@ class Calls:
             reply = await self._in_pool(codec.encode, request, response)
         else:
             reply = codec.encode(request, response)
-        return Answer(call.api.ok, reply.body, reply.content_type, reply.headers)
+        return Answer(call.api.ok, reply.body, reply.content_type, reply.headers + call.api.headers)
 
     def _read(
         self, exchange: Exchange, call: Call, headers: Headers, context: Context
@@ -81,7 +78,7 @@ class Calls:
         codec = call.api.codec
         body = exchange.body
         if b"content-encoding" in headers:
-            body = decompress(headers[b"content-encoding"], body, self._max_body_bytes)
+            body = call.api.decompress(headers[b"content-encoding"], body, self.max_body_bytes)
         draft = codec.parse(call.ref, headers, body)
         served = self._plane.choose(draft.ref, draft.route_key)
         assert served.stage is not None, "choose() returns AVAILABLE versions only"
@@ -112,7 +109,7 @@ def _refusal(exchange: Exchange, call: Call, error: DukouError) -> Answer:
         _log.exception("request %s: its error could not be written", exchange.id)
         return call.api.refuse(DukouError(Reason.INTERNAL))
     if error.code is Code.UNIMPLEMENTED and b"content-encoding" in exchange.headers:
-        return msgspec.structs.replace(answer, headers=((b"accept-encoding", b"gzip, deflate"),))
+        return msgspec.structs.replace(answer, headers=(*answer.headers, (b"accept-encoding", b"gzip, deflate")))
     return answer
 
 
@@ -121,49 +118,3 @@ def _may_be_large(response: InferenceResponse, limit_bytes: int) -> bool:
     for array in response.outputs.values():
         array_bytes += array.nbytes
     return array_bytes * MOST_TEXT_PER_BYTE > limit_bytes
-
-
-def decompress(encoding: bytes, body: bytes, max_bytes: int) -> bytes:
-    """`body` without its Content-Encoding: gzip, deflate (zlib's format, or raw as some clients send it), identity.
-
-    Never makes more than `max_bytes`. Raises DukouError BODY_TOO_LARGE as soon as there would be more,
-    MALFORMED_REQUEST for damaged data, NOT_SUPPORTED for other encodings.
-    """
-    coding = encoding.strip().lower()
-    if coding in (b"", b"identity"):
-        return body
-    if coding in (b"gzip", b"x-gzip"):
-        return _inflate(body, _GZIP, max_bytes)
-    if coding == b"deflate":
-        is_zlib = len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
-        return _inflate(body, _ZLIB if is_zlib else _RAW_DEFLATE, max_bytes)
-    text = coding[:40].decode("latin-1")
-    raise DukouError(
-        Reason.NOT_SUPPORTED, detail=f"the content encoding {text!r} is not supported; use gzip or deflate"
-    )
-
-
-def _inflate(body: bytes, window_bits: int, max_bytes: int) -> bytes:
-    """All members of `body` (gzip allows several, RFC 1952 section 2.2)."""
-    parts = []
-    room = max_bytes
-    rest = body
-    try:
-        for _ in range(MOST_GZIP_MEMBERS):
-            if not rest:
-                break
-            stream = zlib.decompressobj(window_bits)
-            parts.append(stream.decompress(rest, room + 1))
-            room -= len(parts[-1])
-            if room < 0:
-                raise DukouError(Reason.BODY_TOO_LARGE, wanted=max_bytes)
-            if not stream.eof:
-                raise DukouError(Reason.MALFORMED_REQUEST, detail="the compressed body ends too early")
-            rest = stream.unused_data
-        else:
-            raise DukouError(
-                Reason.MALFORMED_REQUEST, detail=f"the compressed body has more than {MOST_GZIP_MEMBERS} parts"
-            )
-    except zlib.error as error:
-        raise DukouError(Reason.MALFORMED_REQUEST, detail=f"the compressed body is damaged: {error}") from None
-    return b"".join(parts)

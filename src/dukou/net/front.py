@@ -1,15 +1,19 @@
 """The HTTP side of one dialect: which request is meant for what, and who answers it."""
 
+import asyncio
 import logging
+
+import msgspec
 
 from dukou.config import PlainConfig
 from dukou.core.errors import Code, DukouError, Reason
-from dukou.net.api import Call
+from dukou.net.api import Call, Generation
 from dukou.net.calls import Calls
+from dukou.net.dialects import surface
 from dukou.net.exchange import Answer, Exchange, OnRefused, error_body
 from dukou.net.facts import Facts
-from dukou.net.pages import Pages
-from dukou.net.routes import Page, Route, route
+from dukou.net.generate import Generations
+from dukou.net.routes import Asked, Page, Route
 from dukou.net.status import CODES
 
 KNOWN_ROUTES = 1024
@@ -22,7 +26,7 @@ class Front:
     """Answers the exchanges of every listener that has this dialect; `respond` is a Responder.
 
     `facts` is the server as pages tell of it, `calls` runs inferences, `plain` is the simple route. `tell_refused` is
-    told of each exchange whose answer is a refusal.
+    told of each exchange whose answer is a refusal. `cors` and `serving_metrics_path` as in `dukou.net.dialects`.
     """
 
     def __init__(
@@ -36,11 +40,13 @@ class Front:
         cors: bool = False,
         serving_metrics_path: str = "",
     ) -> None:
+        self._surface = surface(dialect, facts, plain, cors=cors, serving_metrics_path=serving_metrics_path)
+        self._facts = facts
         self._calls = calls
-        self._pages = Pages(facts)
+        self._generations = Generations(facts, calls.timeout_s, calls.max_body_bytes)
         self._tell_refused = tell_refused
         self.known_routes: dict[tuple[bytes, bytes], Route] = {}
-        """Method and target to what `route` said of them."""
+        """Method and target to what they mean."""
 
     def respond(self, exchange: Exchange) -> None:
         """Answer an exchange; what goes wrong here is answered too."""
@@ -48,24 +54,55 @@ class Front:
         assert head is not None, "what was no request is answered by the connection"
         try:
             key = (head.method, head.target)
-            target = self.known_routes.get(key) or self._find_route(key)
-            if isinstance(target, Call):
-                self._calls.answer(exchange, target)
-            elif isinstance(target, Page):
-                self._pages.answer(exchange, target)
+            route = self.known_routes.get(key) or self._find_route(key)
+            if isinstance(route, Call):
+                self._calls.answer(exchange, route)
+            elif isinstance(route, Page):
+                self._show(exchange, route)
+            elif isinstance(route, Generation):
+                self._generations.answer(exchange, route)
             else:
-                if target.status >= 400:
-                    self._tell_refused(exchange, CODES[target.status])
-                exchange.answer(target)
+                if route.status >= 400:
+                    self._tell_refused(exchange, CODES[route.status])
+                exchange.answer(route)
         except Exception:
-            _log.exception("request %s failed", exchange.id)
-            self._tell_refused(exchange, Code.INTERNAL)
-            exchange.answer(Answer(500, error_body(DukouError(Reason.INTERNAL).what())))
+            self._fail(exchange)
 
     def _find_route(self, key: tuple[bytes, bytes]) -> Route:
-        found = route(*key)
+        found = self._surface.routes.find(*key)
         if len(key[1]) <= KNOWN_TARGET_BYTES:
             if len(self.known_routes) >= KNOWN_ROUTES:
                 self.known_routes.clear()
             self.known_routes[key] = found
         return found
+
+    def _show(self, exchange: Exchange, page: Page) -> None:
+        if not page.in_pool:
+            exchange.answer(self._page(exchange, page))
+            return
+        future = asyncio.get_running_loop().run_in_executor(self._facts.pool, self._page, exchange, page)
+        exchange.run = future
+        future.add_done_callback(lambda done: self._shown(exchange, done))
+
+    def _page(self, exchange: Exchange, page: Page) -> Answer:
+        try:
+            answer = page.show(self._surface.view, Asked(page.ref, exchange.headers, exchange.body))
+        except DukouError as error:
+            return page.api.refuse(error)
+        if page.api.headers:
+            return msgspec.structs.replace(answer, headers=(*answer.headers, *page.api.headers))
+        return answer
+
+    def _shown(self, exchange: Exchange, done: "asyncio.Future[Answer]") -> None:
+        if done.cancelled():
+            return
+        if done.exception() is None:
+            exchange.answer(done.result())
+        else:
+            self._fail(exchange, done.exception())
+
+    def _fail(self, exchange: Exchange, error: BaseException | None = None) -> None:
+        """What went wrong here is logged, counted, and answered."""
+        _log.error("request %s failed", exchange.id, exc_info=error or True)
+        self._tell_refused(exchange, Code.INTERNAL)
+        exchange.answer(Answer(500, error_body(DukouError(Reason.INTERNAL).what())))

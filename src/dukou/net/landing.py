@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import orjson
 
+from dukou.config import PlainConfig
 from dukou.core.message import Served, Table
 from dukou.core.model import Signature, TensorSpec
 from dukou.core.version import State
@@ -74,7 +75,9 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
     return said
 
 
-def examples(model: str, signature: Signature, origin: str, only_model: bool) -> Sequence[tuple[str, str]]:
+def examples(
+    model: str, signature: Signature, origin: str, only_model: bool, plain: PlainConfig
+) -> Sequence[tuple[str, str]]:
     """Title and shell command of one call in each protocol, with one row that fits; none where a row is too large."""
     if any(math.prod(_row_shape(spec, signature)) > MOST_EXAMPLE_VALUES for spec in signature.inputs):
         return ()
@@ -90,7 +93,7 @@ def examples(model: str, signature: Signature, origin: str, only_model: bool) ->
         for spec in signature.inputs
     ]
     return (
-        ("Plain JSON", _curl(f"{origin}/predict" + ("" if only_model else f"/{path}"), {"X": [row]})),
+        ("Plain JSON", _curl(origin + plain.route + ("" if only_model else f"/{path}"), {plain.input_key: [row]})),
         ("TensorFlow Serving", _curl(f"{origin}/v1/models/{path}:predict", {"instances": [row]})),
         ("Open Inference Protocol", _curl(f"{origin}/v2/models/{path}/infer", {"inputs": tensors})),
     )
@@ -142,13 +145,10 @@ th { color: var(--dim); font-weight: 500; } a { color: inherit; }
 """
 
 
-def as_html(table: Table, server_version: str, origin: str) -> bytes:
+def as_html(table: Table, server_version: str, origin: str, plain: PlainConfig) -> bytes:
     """The page, complete in itself; `origin` is where the reader came from, `http://127.0.0.1:8501`."""
     count = len(table.models)
-    models = "".join(
-        _model_section(name, versions, table.labels.get(name, {}), origin, count == 1)
-        for name, versions in table.models.items()
-    )
+    models = "".join(_model_section(name, table, origin, plain) for name in table.models)
     said = "No model is served yet." if not count else f"{count} model{'s' if count > 1 else ''} served."
     return (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
@@ -161,9 +161,8 @@ def as_html(table: Table, server_version: str, origin: str) -> bytes:
     ).encode()
 
 
-def _model_section(
-    name: str, versions: Mapping[int, Served], labels: Mapping[str, int], origin: str, only_model: bool
-) -> str:
+def _model_section(name: str, table: Table, origin: str, plain: PlainConfig) -> str:
+    versions, labels = table.models[name], table.labels.get(name, {})
     rows = [_version_cells(served, labels) for served in versions.values()]
     answering = next((one for one in versions.values() if one.state is State.AVAILABLE), None)
     shown = answering or next(iter(versions.values()))
@@ -174,7 +173,7 @@ def _model_section(
     ]
     default = next(iter(shown.manifest.signatures.values()), None)
     if answering is not None and default is not None:
-        for title, command in examples(name, default, origin, only_model):
+        for title, command in examples(name, default, origin, len(table.models) == 1, plain):
             parts.append(f"<h3>{escape(title)}</h3>\n<pre>{escape(command)}</pre>\n")
     return "".join(parts)
 

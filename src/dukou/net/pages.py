@@ -1,106 +1,173 @@
-"""What can be read beside inference: health, metadata, status, metrics, and what is served."""
+"""What can be read beside inference: health, metadata, states, counts, and what is served.
 
-import asyncio
-import logging
+Each page is a function from the view and what was asked to an Answer. Raises DukouError.
+"""
+
 import re
 
 import orjson
 
 from dukou import __version__
+from dukou.config import PlainConfig
 from dukou.core.errors import DukouError, Reason
-from dukou.core.version import ModelRef
+from dukou.core.message import Served
+from dukou.core.model import ModelVersion
+from dukou.core.statistics import VersionStatistics
 from dukou.net import landing
-from dukou.net.exchange import Answer, Exchange, error_body
-from dukou.net.facts import Facts
+from dukou.net.compression import decompress
+from dukou.net.exchange import Answer
 from dukou.net.health import server_ready
-from dukou.net.routes import OIP_JSON, TF_REST, Page, PageKind
-from dukou.wire import oip_metadata, tf_rest
-from dukou.wire.codec import Headers
+from dukou.net.routes import Asked, View
+from dukou.wire import kserve, oip_config, oip_metadata, oip_repository, oip_statistics, tf_rest
 
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 HTML_TYPE = b"text/html; charset=utf-8"
+TEXT_TYPE = b"text/plain; charset=utf-8"
+LARGEST_BODY_BYTES = 65_536
+"""Of a request for a page; those that have a body at all have a small one."""
 
-_log = logging.getLogger("dukou.net")
 _HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
 
 
-class Pages:
-    """Answers exchanges with pages about the server."""
-
-    def __init__(self, facts: Facts) -> None:
-        self._facts = facts
-        self._plane = facts.plane
-        self._is_draining = facts.is_draining
-
-    def answer(self, exchange: Exchange, page: Page) -> None:
-        """Answer `exchange` once, now or later."""
-        if page.kind is PageKind.METRICS:
-            future = asyncio.get_running_loop().run_in_executor(self._facts.pool, self._facts.metrics, "")
-            exchange.run = future
-            future.add_done_callback(lambda done: _answer_metrics(exchange, done))
-            return
-        try:
-            answer = self._page(page, exchange.headers)
-        except DukouError as error:
-            answer = (TF_REST if page.kind is PageKind.TF_STATUS else OIP_JSON).refuse(error)
-        exchange.answer(answer)
-
-    def _page(self, page: Page, headers: Headers) -> Answer:
-        match page.kind:
-            case PageKind.LIVE:
-                return Answer(200, b'{"live":true}')
-            case PageKind.READY:
-                ready = server_ready(self._plane.table) and not self._is_draining()
-                return Answer(200 if ready else 503, orjson.dumps({"ready": ready}))
-            case PageKind.MODEL_READY:
-                return self._model_ready(page.ref)
-            case PageKind.SERVER_METADATA:
-                return Answer(200, oip_metadata.server_metadata("dukou", __version__, ()))
-            case PageKind.MODEL_METADATA:
-                return self._model_metadata(page.ref)
-            case PageKind.TF_STATUS:
-                return self._tf_status(page.ref)
-            case PageKind.TF_OPTIONS:
-                origin = headers.get(b"origin", b"")
-                return Answer(200 if b"http://" in origin or b"https://" in origin else 400)
-            case _:
-                return self._landing(headers)
-
-    def _model_ready(self, ref: ModelRef) -> Answer:
-        try:
-            self._plane.choose(ref, "")
-            ready = not self._is_draining()
-        except DukouError as error:
-            if error.reason is not Reason.MODEL_NOT_READY:
-                raise
-            ready = False
-        return Answer(200 if ready else 400, orjson.dumps({"name": ref.name, "ready": ready}))
-
-    def _model_metadata(self, ref: ModelRef) -> Answer:
-        served = self._plane.choose(ref, "")
-        return Answer(200, oip_metadata.model_metadata(ref.name, self._plane.table.models[ref.name], served))
-
-    def _tf_status(self, ref: ModelRef) -> Answer:
-        # A label is not resolved here: TensorFlow Serving tells of all versions.
-        versions = self._plane.table.models.get(ref.name, {})
-        return Answer(200, tf_rest.model_status(ref.name, versions, ref.version))
-
-    def _landing(self, headers: Headers) -> Answer:
-        table = self._plane.table
-        vary = ((b"vary", b"accept"),)
-        if landing.wants_json(headers.get(b"accept", b"")):
-            return Answer(200, landing.as_json(table, __version__), headers=vary)
-        host = headers.get(b"host", b"")
-        name = host.decode("ascii") if _HOST.fullmatch(host) else "localhost"
-        return Answer(200, landing.as_html(table, __version__, f"{self._facts.scheme()}://{name}"), HTML_TYPE, vary)
+def metrics(view: View, asked: Asked) -> Answer:
+    """For Prometheus, under the names that this dialect's dashboards know."""
+    return Answer(200, view.facts.metrics(view.dialect), METRICS_TYPE)
 
 
-def _answer_metrics(exchange: Exchange, done: "asyncio.Future[bytes]") -> None:
-    if done.cancelled():
-        return
-    error = done.exception()
-    if error is None:
-        exchange.answer(Answer(200, done.result(), METRICS_TYPE))
-    else:
-        _log.error("request %s: the metrics failed", exchange.id, exc_info=error)
-        exchange.answer(Answer(500, error_body(DukouError(Reason.INTERNAL).what())))
+def serving_metrics(view: View, asked: Asked) -> Answer:
+    """For Prometheus, under TensorFlow Serving's names."""
+    return Answer(200, view.facts.serving_metrics(), METRICS_TYPE)
+
+
+def live(view: View, asked: Asked) -> Answer:
+    """The process works."""
+    return Answer(200, b'{"live":true}') if view.bodies else Answer(200)
+
+
+def ready(view: View, asked: Asked) -> Answer:
+    """Everything can be called, and the server is not shutting down."""
+    is_ready = server_ready(view.facts.plane.table) and not view.facts.is_draining()
+    number = 200 if is_ready else view.unready
+    return Answer(number, orjson.dumps({"ready": is_ready})) if view.bodies else Answer(number)
+
+
+def ping(view: View, asked: Asked) -> Answer:
+    """As MLflow and SageMaker ask for it: a status, and no more than a line's end."""
+    return Answer(ready(view, asked).status, b"\n")
+
+
+def version(view: View, asked: Asked) -> Answer:
+    """The server's version."""
+    return Answer(200, __version__.encode("ascii"), TEXT_TYPE)
+
+
+def alive(view: View, asked: Asked) -> Answer:
+    """What KServe's clients take for liveness."""
+    return Answer(200, b'{"status":"alive"}')
+
+
+def server_metadata(view: View, asked: Asked) -> Answer:
+    """The server's name, version and extensions of the protocol."""
+    return Answer(200, oip_metadata.server_metadata(view.server, __version__, view.extensions))
+
+
+def model_metadata(view: View, asked: Asked) -> Answer:
+    """The tensors of a model."""
+    served = _chosen(view, asked)
+    versions = view.facts.plane.table.models[asked.ref.name]
+    return Answer(200, oip_metadata.model_metadata(asked.ref.name, versions, served))
+
+
+def model_ready(view: View, asked: Asked) -> Answer:
+    """Whether a model can be called. One that is not known is an error."""
+    try:
+        _chosen(view, asked)
+        is_ready = not view.facts.is_draining()
+    except DukouError as error:
+        if error.reason is not Reason.MODEL_NOT_READY:
+            raise
+        is_ready = False
+    number = 200 if is_ready else view.model_unready
+    return Answer(number, orjson.dumps({"name": asked.ref.name, "ready": is_ready})) if view.bodies else Answer(number)
+
+
+def model_config(view: View, asked: Asked) -> Answer:
+    """Triton's configuration of a model."""
+    return Answer(200, orjson.dumps(oip_config.model_config(_chosen(view, asked))))
+
+
+def model_list(view: View, asked: Asked) -> Answer:
+    """The names of all models, as KServe lists them."""
+    return Answer(200, kserve.model_list(list(view.facts.plane.table.models)))
+
+
+def statistics(view: View, asked: Asked) -> Answer:
+    """What models have done: all of them, those of a name, or one version."""
+    known = view.facts.statistics()
+    nothing = VersionStatistics()
+    entries = [(one, known.get(one, nothing)) for one in _versions(view, asked)]
+    return Answer(200, oip_statistics.model_stats(entries))
+
+
+def _versions(view: View, asked: Asked) -> list[ModelVersion]:
+    ref, models = asked.ref, view.facts.plane.table.models
+    if not ref.name:
+        return [served.id for versions in models.values() for served in versions.values()]
+    if ref.version is not None or ref.name not in models:
+        return [_chosen(view, asked).id]
+    return [served.id for served in models[ref.name].values()]
+
+
+def index(view: View, asked: Asked) -> Answer:
+    """What the repository holds, and the state of each."""
+    body = asked.body
+    if b"content-encoding" in asked.headers:
+        body = decompress(asked.headers[b"content-encoding"], body, LARGEST_BODY_BYTES)
+    if len(body) > LARGEST_BODY_BYTES:
+        raise DukouError(Reason.BODY_TOO_LARGE, wanted=LARGEST_BODY_BYTES)
+    return Answer(200, orjson.dumps(oip_repository.index(view.facts.plane.table, oip_repository.parse_index(body))))
+
+
+def kserve_load(view: View, asked: Asked) -> Answer:
+    """A model that is served already is loaded; others cannot be."""
+    _chosen(view, asked)
+    return Answer(200, orjson.dumps({"name": asked.ref.name, "load": True}))
+
+
+def kserve_explain(view: View, asked: Asked) -> Answer:
+    """No model here explains its answers."""
+    _chosen(view, asked)
+    raise DukouError(Reason.NOT_SUPPORTED, model=asked.ref.name, detail="there is no explainer")
+
+
+def tf_status(view: View, asked: Asked) -> Answer:
+    """The states of a model's versions. A label is not resolved: TensorFlow Serving tells of all versions."""
+    ref = asked.ref
+    return Answer(200, tf_rest.model_status(ref.name, view.facts.plane.table.models.get(ref.name, {}), ref.version))
+
+
+def tf_options(view: View, asked: Asked) -> Answer:
+    """OPTIONS below /v1, where it depends on the Origin."""
+    origin = asked.headers.get(b"origin", b"")
+    return Answer(200 if b"http://" in origin or b"https://" in origin else 400)
+
+
+def front_page(view: View, asked: Asked) -> Answer:
+    """What is served and how to call it."""
+    table = view.facts.plane.table
+    vary = ((b"vary", b"accept"),)
+    if landing.wants_json(asked.headers.get(b"accept", b"")):
+        return Answer(200, landing.as_json(table, __version__), headers=vary)
+    page = landing.as_html(table, __version__, _origin(view, asked), view.plain or PlainConfig())
+    return Answer(200, page, HTML_TYPE, vary)
+
+
+def _origin(view: View, asked: Asked) -> str:
+    """Where the reader came from, `http://127.0.0.1:8501`; the header is the caller's own."""
+    host = asked.headers.get(b"host", b"")
+    name = host.decode("ascii") if _HOST.fullmatch(host) else "localhost"
+    return f"{view.facts.scheme()}://{name}"
+
+
+def _chosen(view: View, asked: Asked) -> Served:
+    return view.facts.plane.choose(asked.ref, "")

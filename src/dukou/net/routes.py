@@ -1,166 +1,197 @@
 """Which request is meant for what: method and target to a Route. Pure.
 
-TensorFlow Serving's paths match without regard to case and refuse as a whole what does not match (`/v1/...` is 400);
-the others are 404 and 405 as usual. Names are percent-decoded after the match.
+What the paths are is data, one table for each dialect (`dukou.net.dialects`). Names are percent-decoded after the
+match.
 """
 
-import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from dukou.config import PlainConfig
 from dukou.core.errors import DukouError, Reason
 from dukou.core.version import ModelRef
-from dukou.net import status
-from dukou.net.api import Api, Call
+from dukou.net.api import Api, Call, Generation
 from dukou.net.exchange import Answer, error_body
-from dukou.wire import oip_http, plain, tf_rest
+from dukou.net.facts import Facts
+from dukou.wire.codec import Headers
 
 INT64_MAX = 2**63 - 1
 
 
-class PageKind(enum.Enum):
-    """What can be read, apart from inference."""
+class View(msgspec.Struct, frozen=True):
+    """The server as readers of a dialect see it.
 
-    LANDING = enum.auto()
-    METRICS = enum.auto()
-    LIVE = enum.auto()
-    READY = enum.auto()
-    SERVER_METADATA = enum.auto()
-    MODEL_METADATA = enum.auto()
-    MODEL_READY = enum.auto()
-    TF_STATUS = enum.auto()
-    TF_OPTIONS = enum.auto()
+    `server` is its name. `bodies`: health and readiness have JSON bodies. `unready` and `model_unready` are the
+    statuses of a server and of a model that cannot be called yet. `plain` is the simple route, None where there is
+    none.
+    """
+
+    facts: Facts
+    dialect: str = ""
+    server: str = "dukou"
+    extensions: tuple[str, ...] = ()
+    bodies: bool = True
+    unready: int = 503
+    model_unready: int = 400
+    plain: PlainConfig | None = None
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a page is told of the request for it."""
+
+    ref: ModelRef
+    headers: Headers
+    body: bytes
+
+
+Show: TypeAlias = Callable[[View, Asked], Answer]
+"""Makes a page. Raises DukouError."""
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Something to read, of `ref` where it is about a model."""
+    """Something to read, of `ref` where it is about a model; `api` tells its errors. `in_pool`: it reads files."""
 
-    kind: PageKind
+    show: Show
+    api: Api
     ref: ModelRef = ModelRef("")
+    in_pool: bool = False
 
 
-Route: TypeAlias = Call | Page | Answer
+Route: TypeAlias = Call | Generation | Page | Answer
 """What a request is meant for; an Answer is one that is known without looking further."""
 
-PLAIN = Api(plain, status.HTTP)
-TF_REST = Api(tf_rest, status.TF_REST)
-OIP_JSON = Api(oip_http, status.HTTP)
+Make: TypeAlias = Callable[[ModelRef], Route]
+Methods: TypeAlias = Mapping[bytes, Make]
+"""By HTTP method; GET stands for HEAD too."""
 
-_NOT_FOUND = Answer(404, error_body("Not Found"))
-_PAGES: Mapping[bytes, PageKind] = {
-    b"/": PageKind.LANDING,
-    b"/metrics": PageKind.METRICS,
-    b"/v2": PageKind.SERVER_METADATA,
-    b"/v2/": PageKind.SERVER_METADATA,
-    b"/v2/health/live": PageKind.LIVE,
-    b"/v2/health/ready": PageKind.READY,
-}
-_PREDICT = re.compile(rb"/predict(?:/([^/]+))?")
-_OIP = re.compile(rb"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(infer|ready))?")
-_TF_CALL = re.compile(
-    rb"/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?:(predict|classify|regress)", re.IGNORECASE
-)
-_TF_READ = re.compile(rb"/v1/models(?:/([^/:]+))?(?:/versions/([0-9]+)|/labels/([^/:]+))?(/metadata)?", re.IGNORECASE)
+NOT_FOUND = Answer(404, error_body("Not Found"))
+_NO_NAME = ModelRef("")
 
 
-def route(method: bytes, target: bytes) -> Route:
-    """What a request is meant for. `target` is the request target as it came, in origin or absolute form."""
-    path = _path(target)
-    try:
-        if path[:4].lower() == b"/v1/":
-            return _route_tf(method, path)
-        return _route_other(method, path)
-    except UnicodeDecodeError:
-        return Answer(400, error_body("the name in the path is not UTF-8"))
+class Path(msgspec.Struct, frozen=True):
+    """Paths of one form. The groups of `pattern` that matter are `model`, `version`, `label` and `verb`; `verbs` says
+    what each verb means, "" being no verb."""
+
+    pattern: re.Pattern[bytes]
+    verbs: Mapping[bytes, Methods]
 
 
-def _path(target: bytes) -> bytes:
+class Routes(msgspec.Struct, frozen=True):
+    """A dialect's paths: those that stand for themselves, those with names in them, and perhaps TensorFlow Serving's,
+    which are asked first. `missing` is the answer to all others."""
+
+    fixed: Mapping[bytes, Methods]
+    paths: Sequence[Path] = ()
+    v1: "TfPaths | None" = None
+    missing: Answer = NOT_FOUND
+
+    def find(self, method: bytes, target: bytes) -> Route:
+        """What a request is meant for. `target` is the request target as it came, in origin or absolute form."""
+        path = path_of(target)
+        try:
+            if self.v1 is not None and (found := self.v1.find(method, path)) is not None:
+                return found
+            if (methods := self.fixed.get(path)) is not None:
+                return _by_method(methods, method, _NO_NAME)
+            for form in self.paths:
+                if match := form.pattern.fullmatch(path):
+                    return _by_match(form, match.groupdict(), method) or self.missing
+        except UnicodeDecodeError:
+            return Answer(400, error_body("the name in the path is not UTF-8"))
+        if method == b"OPTIONS" and path == b"*":
+            return _allow(204, (b"GET", b"HEAD", b"POST"))
+        return self.missing
+
+
+def path_of(target: bytes) -> bytes:
     """The path of a request target (RFC 9112 section 3.2), still percent-encoded."""
     if not target.startswith(b"/") and b"://" in target:
         target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
     return target.partition(b"?")[0].partition(b"#")[0]
 
 
-def _route_other(method: bytes, path: bytes) -> Route:
-    kind = _PAGES.get(path)
-    if kind is not None:
-        return _read(method, Page(kind))
-    if match := _PREDICT.fullmatch(path):
-        return _call(method, Call(PLAIN, ModelRef(_name(match[1]) if match[1] else "")))
-    if match := _OIP.fullmatch(path):
-        version = _int64(match[2]) if match[2] else None
-        if match[2] and version is None:
-            return _NOT_FOUND
-        ref = ModelRef(_name(match[1]), version)
-        if match[3] == b"infer":
-            return _call(method, Call(OIP_JSON, ref))
-        return _read(method, Page(PageKind.MODEL_READY if match[3] else PageKind.MODEL_METADATA, ref))
-    if method == b"OPTIONS" and path == b"*":
-        return _allow(204, b"GET, HEAD, POST, OPTIONS")
-    return _NOT_FOUND
+def name_of(raw: bytes) -> str:
+    """A name in a path. Raises UnicodeDecodeError."""
+    return unquote_to_bytes(raw).decode("utf-8")
 
 
-def _read(method: bytes, page: Page) -> Route:
-    if method in (b"GET", b"HEAD"):
-        return page
-    return _allow(204 if method == b"OPTIONS" else 405, b"GET, HEAD, OPTIONS")
-
-
-def _call(method: bytes, call: Call) -> Route:
-    if method == b"POST":
-        return call
-    return _allow(204 if method == b"OPTIONS" else 405, b"POST, OPTIONS")
-
-
-def _allow(number: int, methods: bytes) -> Answer:
-    headers = ((b"allow", methods),)
-    if number == 204:
-        return Answer(204, content_type=b"", headers=headers)
-    return Answer(number, error_body("Method Not Allowed"), headers=headers)
-
-
-def _route_tf(method: bytes, path: bytes) -> Route:
-    if method == b"OPTIONS":
-        return Page(PageKind.TF_OPTIONS)
-    if method == b"POST" and (match := _TF_CALL.fullmatch(path)):
-        name, version, label, verb = match.groups()
-        if verb == b"predict":
-            ref = _tf_ref(name, version, label)
-            return ref if isinstance(ref, Answer) else Call(TF_REST, ref)
-        if verb in (b"classify", b"regress"):
-            return _refuse_tf(Reason.NOT_SUPPORTED, f"{verb.decode()} is not supported yet; use predict")
-    if method == b"GET" and (match := _TF_READ.fullmatch(path)):
-        name, version, label, metadata = match.groups()
-        if name is None:
-            return _refuse_tf(Reason.MALFORMED_REQUEST, "Missing model name in request.")
-        if metadata:
-            return _refuse_tf(Reason.NOT_SUPPORTED, "metadata is not supported yet; GET /v2/models/NAME has it")
-        ref = _tf_ref(name, version, label)
-        return ref if isinstance(ref, Answer) else Page(PageKind.TF_STATUS, ref)
-    text = path.decode("latin-1")
-    return _refuse_tf(Reason.MALFORMED_REQUEST, f"Malformed request: {method.decode('ascii')} {text}")
-
-
-def _tf_ref(name: bytes, version: bytes | None, label: bytes | None) -> ModelRef | Answer:
-    number = _int64(version) if version else None
-    if version and number is None:
-        return _refuse_tf(Reason.MALFORMED_REQUEST, f"Failed to convert version: {version.decode('ascii')} to numeric.")
-    return ModelRef(_name(name), number, _name(label) if label else None)
-
-
-def _int64(digits: bytes) -> int | None:
+def int64(digits: bytes) -> int | None:
     """The number, or None when it is above INT64_MAX. (Python refuses to read thousands of digits, even of zeros.)"""
     significant = digits.lstrip(b"0") or b"0"
     return int(significant) if len(significant) <= 19 and int(significant) <= INT64_MAX else None
 
 
-def _refuse_tf(reason: Reason, detail: str) -> Answer:
-    return TF_REST.refuse(DukouError(reason, detail=detail))
+def _by_match(form: Path, groups: Mapping[str, bytes | None], method: bytes) -> Route | None:
+    methods = form.verbs.get(groups.get("verb") or b"")
+    if methods is None:
+        return None
+    model, version = groups.get("model"), groups.get("version")
+    number = int64(version) if version else None
+    if version and number is None:
+        return None
+    return _by_method(methods, method, ModelRef(name_of(model) if model else "", number))
 
 
-def _name(raw: bytes) -> str:
-    return unquote_to_bytes(raw).decode("utf-8")
+def _by_method(methods: Methods, method: bytes, ref: ModelRef) -> Route:
+    make = methods.get(b"GET" if method == b"HEAD" else method)
+    if make is not None:
+        return make(ref)
+    names = tuple(name for known in methods for name in ((b"GET", b"HEAD") if known == b"GET" else (known,)))
+    return _allow(204 if method == b"OPTIONS" else 405, names)
+
+
+def _allow(number: int, methods: Sequence[bytes]) -> Answer:
+    headers = ((b"allow", b", ".join((*methods, b"OPTIONS"))),)
+    if number == 204:
+        return Answer(204, content_type=b"", headers=headers)
+    return Answer(number, error_body("Method Not Allowed"), headers=headers)
+
+
+# TensorFlow Serving's paths match without regard to case and refuse as a whole what does not match.
+
+_TF_CALL = re.compile(
+    rb"/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?:(predict|classify|regress)", re.IGNORECASE
+)
+_TF_READ = re.compile(rb"/v1/models(?:/([^/:]+))?(?:/versions/([0-9]+)|/labels/([^/:]+))?(/metadata)?", re.IGNORECASE)
+
+
+class TfPaths(msgspec.Struct, frozen=True):
+    """Everything below `/v1/`, as TensorFlow Serving has it: the protocol of each verb, and pages."""
+
+    calls: Mapping[bytes, Api]
+    status: Make
+    metadata: Make
+    options: Route
+
+    def find(self, method: bytes, path: bytes) -> Route | None:
+        """What a request is meant for; None for a path that is not below `/v1/`. Raises UnicodeDecodeError."""
+        if path[:4].lower() != b"/v1/":
+            return None
+        if method == b"OPTIONS":
+            return self.options
+        if method == b"POST" and (match := _TF_CALL.fullmatch(path)):
+            *names, verb = match.groups()
+            api = self.calls.get(verb)
+            if api is not None:
+                return self._of_model(names, lambda ref: Call(api, ref))
+        if method == b"GET" and (match := _TF_READ.fullmatch(path)):
+            *names, metadata = match.groups()
+            if names[0] is None:
+                return self._refuse("Missing model name in request.")
+            return self._of_model(names, self.metadata if metadata else self.status)
+        return self._refuse(f"Malformed request: {method.decode('ascii')} {path.decode('latin-1')}")
+
+    def _of_model(self, names: Sequence[bytes], make: Make) -> Route:
+        name, version, label = names
+        number = int64(version) if version else None
+        if version and number is None:
+            return self._refuse(f"Failed to convert version: {version.decode('ascii')} to numeric.")
+        return make(ModelRef(name_of(name), number, name_of(label) if label else None))
+
+    def _refuse(self, detail: str) -> Answer:
+        api = self.calls[b"predict"]
+        return api.refuse(DukouError(Reason.MALFORMED_REQUEST, detail=detail, text=detail))

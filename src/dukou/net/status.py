@@ -27,6 +27,11 @@ HTTP: Mapping[Code, int] = {
 TF_REST: Mapping[Code, int] = {**HTTP, Code.FAILED_PRECONDITION: 400}
 """Code to HTTP status below /v1, as TensorFlow Serving maps it."""
 
+TRITON: Mapping[Code, int] = {
+    code: number if number in (401, 403, 404, 499, 500, 501, 503) else 400 for code, number in HTTP.items()
+} | {Code.RESOURCE_EXHAUSTED: 503, Code.DEADLINE_EXCEEDED: 503}
+"""Code to HTTP status as Triton maps it: a full queue and a timeout are "unavailable" there."""
+
 GRPC: Mapping[Code, int] = {
     Code.CANCELLED: 1,
     Code.INVALID_ARGUMENT: 3,
@@ -52,7 +57,9 @@ CODES: Mapping[int, Code] = {
     405: Code.UNIMPLEMENTED,
     408: Code.DEADLINE_EXCEEDED,
     414: Code.INVALID_ARGUMENT,
+    415: Code.INVALID_ARGUMENT,
     417: Code.INVALID_ARGUMENT,
+    422: Code.INVALID_ARGUMENT,
     431: Code.PAYLOAD_TOO_LARGE,
     505: Code.UNIMPLEMENTED,
 }
@@ -65,6 +72,7 @@ REASONS: Mapping[int, bytes] = {
     100: b"Continue",
     200: b"OK",
     204: b"No Content",
+    307: b"Temporary Redirect",
     400: b"Bad Request",
     401: b"Unauthorized",
     403: b"Forbidden",
@@ -74,7 +82,9 @@ REASONS: Mapping[int, bytes] = {
     409: b"Conflict",
     413: b"Content Too Large",
     414: b"URI Too Long",
+    415: b"Unsupported Media Type",
     417: b"Expectation Failed",
+    422: b"Unprocessable Content",
     429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     499: b"Client Closed Request",
