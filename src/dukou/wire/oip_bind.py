@@ -11,6 +11,7 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, InferenceRequest, Served
 from dukou.core.model import Signature, TensorSpec
 from dukou.core.tensor import Tensors
+from dukou.wire.json_write import quote
 from dukou.wire.oip_classification import classify
 from dukou.wire.rows import count, fit
 
@@ -79,7 +80,7 @@ def bind(
         names = signature.output_names()
         if outputs:
             names = _outputs(outputs, names)
-            form.classes = _classes(outputs)
+            form.classes = _classes(outputs, signature)
         if parameters:
             parameters, context = settings(parameters, context)
     except DukouError as error:
@@ -135,8 +136,9 @@ def _outputs(asked: Sequence[Asked], names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def _classes(asked: Sequence[Asked]) -> dict[str, int]:
+def _classes(asked: Sequence[Asked], signature: Signature) -> dict[str, int]:
     """How many classes of which outputs are wanted; 0 is said of what is wanted as it is."""
+    strings = {spec.name for spec in signature.outputs if spec.datatype == "BYTES"}
     classes = {}
     for output in asked:
         if not output.parameters:
@@ -146,6 +148,11 @@ def _classes(asked: Sequence[Asked]) -> dict[str, int]:
         number = output.parameters.get("classification", 0)
         if type(number) is not int or number < 0:
             raise _wrong_parameter("classification", "a number of classes", number)
+        if number and output.name in strings:
+            raise DukouError(
+                Reason.MALFORMED_REQUEST,
+                detail=f"class result not available for output '{output.name}' due to unsupported type",
+            )
         if number:
             classes[output.name] = number
     return classes
@@ -156,15 +163,20 @@ def no_shared_memory(side: str, name: str) -> DukouError:
     return DukouError(Reason.NOT_SUPPORTED, detail=f"shared memory is not supported, asked for with {side} '{name}'")
 
 
-def settings(parameters: Mapping[str, Any], context: Context) -> tuple[dict[str, Any], Context]:
+def settings(parameters: Mapping[str, Any], context: Context) -> tuple[Mapping[str, Any], Context]:
     """The parameters that are the model's, and the context with what the others say.
 
-    `timeout`, in microseconds, can only bring the deadline nearer; 0 is none. Raises DukouError MALFORMED_REQUEST for
-    reserved names, NOT_SUPPORTED for calls that belong to a sequence.
+    `timeout`, in microseconds, can only bring the deadline nearer; 0 is none. What is None was not said. Raises
+    DukouError MALFORMED_REQUEST for reserved names and for values that are no strings, numbers or booleans;
+    NOT_SUPPORTED for calls that belong to a sequence.
     """
-    free = {}
+    free: dict[str, str | int | float] = {}
     priority, deadline_s = context.priority, context.deadline_s
     for name, value in parameters.items():
+        if value is None or name == "binary_data_output":
+            continue
+        if not isinstance(value, str | int | float):
+            raise _wrong_parameter(name, "a string, a number or a boolean", value)
         if name == "priority":
             priority = _whole(name, value)
         elif name == "timeout":
@@ -181,7 +193,7 @@ def settings(parameters: Mapping[str, Any], context: Context) -> tuple[dict[str,
                 Reason.MALFORMED_REQUEST,
                 detail=f"the parameter {name!r} is reserved for Triton usage, use another",
             )
-        elif name != "binary_data_output":
+        else:
             free[name] = value
     if priority != context.priority or deadline_s != context.deadline_s:
         context = msgspec.structs.replace(context, priority=priority, deadline_s=deadline_s)
@@ -195,7 +207,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _wrong_parameter(name: str, wanted: str, value: Any) -> DukouError:
-    detail = f"the parameter {name!r} must be {wanted}, not {str(value)[:64]!r}"
+    detail = f"the parameter {name!r} must be {wanted}, not {quote(value, 64)}"
     return DukouError(Reason.MALFORMED_REQUEST, detail=detail)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dukou.core.errors import DukouError, Reason
 from dukou.core.tensor import DTYPES, widen
 
 
@@ -14,13 +13,9 @@ def classify(array: NDArray[Any], k: int, labels: Sequence[str], batched: bool) 
     """The `k` largest values, largest first, as texts `value:index[:label]`; of equal values the first comes first.
 
     BYTES, of shape `[rows, min(k, classes)]`, without rows where the model is not `batched`; a row's classes are all
-    its values. NaN is less than everything. Floats have six digits after the point, which is how Triton writes them.
-    Raises DukouError MALFORMED_REQUEST for strings, which have no order that would mean anything.
+    its values, which are numbers. NaN counts as minus infinity. Floats have six digits after the point, which is how
+    Triton writes them.
     """
-    if array.dtype.kind in "OUS":
-        raise DukouError(
-            Reason.MALFORMED_REQUEST, detail="class result not available for output due to unsupported type"
-        )
     if array.dtype == DTYPES["BF16"]:
         array = widen(array)
     rows = array.shape[0] if batched else 1

@@ -61,11 +61,17 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
     if outputs or parameters:
         form.binary = _binary(request, parameters, {output.name: output.parameters or {} for output in outputs})
     for spec in request.signature.outputs:
-        if spec.datatype in NOT_IN_JSON and spec.name in request.outputs and spec.name not in form.binary:
+        if spec.datatype in NOT_IN_JSON and _is_json(request, spec.name):
             raise oip_json.not_in_json(spec.datatype, "output", spec.name).within(
                 model=served.id.name, version=served.id.version
             )
     return request
+
+
+def _is_json(request: InferenceRequest, output: str) -> bool:
+    """Whether an output is wanted as numbers in JSON."""
+    form: Form = request.reply
+    return output in request.outputs and output not in form.binary and output not in (form.classes or ())
 
 
 def _binary(
