@@ -1,5 +1,6 @@
 """What pages and services tell about, whatever the protocol: one place that knows the server."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
@@ -18,7 +19,7 @@ class Facts(msgspec.Struct, frozen=True):
     `metrics(dialect)` makes the text of /metrics for that dialect, `serving_metrics()` that of TensorFlow Serving's
     path; they and `statistics` read files and run in `pool`. There, too, bodies and answers with more text than
     `off_loop_bytes` are read and written (`dukou.net.streaming`); `observers` are told what is refused, by `clock`.
-    `scheme` is that of the server's URLs.
+    `scheme` is that of the server's URLs. `request_timeout_s` is what a stream gives each of its requests.
     """
 
     plane: DataPlane
@@ -31,3 +32,4 @@ class Facts(msgspec.Struct, frozen=True):
     observers: Sequence[Observer] = ()
     off_loop_bytes: int = 131_072
     scheme: Callable[[], str] = lambda: "http"
+    request_timeout_s: float = math.inf

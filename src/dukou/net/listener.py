@@ -82,6 +82,7 @@ class HttpServer:
             observers,
             engine.decode_off_loop_bytes,
             lambda: self._scheme,
+            engine.request_timeout_s,
         )
         self._fronts: dict[str, Front] = {}
         self._sites: dict[str, Site] = {}

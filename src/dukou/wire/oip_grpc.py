@@ -112,11 +112,21 @@ def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
     raw: list[Raw] = []
     rest = protobuf.cut(body, {_ID: ids, _RAW: raw})
     head = _known_head(rest) if len(rest) <= KNOWN_HEAD_BYTES else _head(rest)
+    return Draft(head.ref, Said(head, _text(ids[-1]) if ids else "", raw))
+
+
+def request_id(body: bytes) -> str:
+    """The id of a ModelInferRequest, whatever else is wrong with it. Raises DukouError where it is no message."""
+    ids: list[Raw] = []
+    protobuf.cut(body, {_ID: ids})
+    return _text(ids[-1]) if ids else ""
+
+
+def _text(data: Raw) -> str:
     try:
-        name = str(ids[-1], "utf-8") if ids else ""
+        return str(data, "utf-8")
     except UnicodeDecodeError:
         raise _malformed("the id is not UTF-8") from None
-    return Draft(head.ref, Said(head, name, raw))
 
 
 def _head(rest: bytes) -> Head:
