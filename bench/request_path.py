@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -35,6 +36,10 @@ class Sink(asyncio.Transport):
         super().__init__()
         self.answers = 0
         self.last = b""
+        self.protocol: Any = None
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
 
     def write(self, data: bytes) -> None:
         self.answers += 1
@@ -60,10 +65,13 @@ async def measure(host: Host, path: str, body: bytes, connections: int) -> float
     sinks, protocols = [], []
     for _ in range(connections):
         sink = Sink()
-        protocol = host.server.protocol()
-        protocol.connection_made(sink)
+        first = host.server.protocol()
+        first.connection_made(sink)
+        first.data_received(request)
+        while not sink.answers:
+            await asyncio.sleep(0)
         sinks.append(sink)
-        protocols.append(protocol)
+        protocols.append(sink.protocol)
     best = float("inf")
     for _ in range(5):
         turns = REQUESTS // connections // 5
