@@ -34,7 +34,8 @@ class UnaryCall(Stream):
     Without a `call` it only can be refused.
     """
 
-    __slots__ = ("_call", "_calls", "_exchange", "_parts", "_timer", "_wanted_bytes")
+    _wanted_bytes = -1  # prefix and message, once known
+    _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, link: Link, stream_id: int, head: Head, call: Call | None, calls: Calls) -> None:
         super().__init__(link, stream_id)
@@ -42,8 +43,6 @@ class UnaryCall(Stream):
         self._call = call
         self._calls = calls
         self._parts: list[bytes] = []
-        self._wanted_bytes = -1  # prefix and message, once known
-        self._timer: asyncio.TimerHandle | None = None
 
     def set_deadline(self, deadline_s: float) -> None:
         """When the caller gives up. `calls` keeps to it once the message is there; until then a timer does."""
@@ -56,12 +55,9 @@ class UnaryCall(Stream):
             self._timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self.refuse, _too_late())
 
     def take(self, data: bytes, end: bool) -> None:
-        if (
-            end
-            and not self._parts
-            and data[:1] == b"\0"
-            and int.from_bytes(data[1:PREFIX_BYTES]) == len(data) - PREFIX_BYTES <= self.link.settings.max_message_bytes
-        ):  # most calls: one frame, one message
+        # Most calls: one frame, one message. The prefix is a flag, 0, and the length, so both are one number.
+        length = int.from_bytes(data[:PREFIX_BYTES])
+        if end and not self._parts and length == len(data) - PREFIX_BYTES <= self.link.settings.max_message_bytes:
             self.ended = True
             self._begin(data[PREFIX_BYTES:])
             return

@@ -79,7 +79,7 @@ def accepts_gzip(headers: Headers) -> bool:
 
 def prefix(length: int, compressed: bool = False) -> bytes:
     """What goes before a message of `length` bytes."""
-    return compressed.to_bytes() + length.to_bytes(4)
+    return (compressed << 32 | length).to_bytes(PREFIX_BYTES)
 
 
 def message_bytes(start: bytes, limit: int) -> int:

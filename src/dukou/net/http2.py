@@ -7,7 +7,7 @@ bytes that break the rules is the same everywhere: the session has ended, and it
 import logging
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from ngh2 import (
@@ -232,29 +232,31 @@ class Session:
 
     def _tell(self) -> None:
         client = self._client
+        event: Any
         for event in self._engine.events():
             if self.ended:
                 return
-            if isinstance(event, DataReceived):
+            kind = type(event)
+            if kind is DataReceived:
                 client.on_data(event.stream_id, event.data, event.end_stream)
-            elif isinstance(event, RequestReceived):
+            elif kind is RequestReceived:
                 self._last_stream_id = stream_id = event.stream_id
                 client.on_request(stream_id, event.headers, event.end_stream)
-            elif isinstance(event, StreamClosed):
+            elif kind is StreamClosed:
                 client.on_closed(event.stream_id, event.error_code)
-            elif isinstance(event, WindowUpdated):
+            elif kind is WindowUpdated:
                 client.on_window(event.increment)
-            elif isinstance(event, TrailersReceived):
+            elif kind is TrailersReceived:
                 client.on_trailers(event.stream_id)
-            elif isinstance(event, StreamReset):
+            elif kind is StreamReset:
                 client.on_reset(event.stream_id)
-            elif isinstance(event, PingReceived):
+            elif kind is PingReceived:
                 client.on_ping()
-            elif isinstance(event, PingAcknowledged):
+            elif kind is PingAcknowledged:
                 client.on_pong()
-            elif isinstance(event, SettingsReceived):
+            elif kind is SettingsReceived:
                 client.on_settings()
-            elif isinstance(event, ConnectionClosed):
+            elif kind is ConnectionClosed:
                 self.ended = True
 
     def _fail(self, error: Exception) -> None:

@@ -1,5 +1,6 @@
 """One HTTP/2 stream: a request and its answer. Here is what all streams share, and those of ordinary HTTP."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
@@ -46,37 +47,25 @@ class Stream(ABC):
     """A request on its way to its answer.
 
     `ended` says that the client has said all, `done` that the whole answer is in the session's hands. What comes of the
-    request after that is dropped. `sent_bytes` counts what the session was given of the answer's body.
+    request after that is dropped. `body_bytes` counts what came of its body, `sent_bytes` what the session was given of
+    the answer's. What most streams do not change is said by the class: making a stream is part of every request.
     """
-
-    __slots__ = (
-        "_queue_s",
-        "_taken_bytes",
-        "arrived_s",
-        "body_bytes",
-        "done",
-        "done_s",
-        "ended",
-        "link",
-        "moved_s",
-        "sent_bytes",
-        "stream_id",
-    )
 
     patient = False
     """Whether the client may take its time with the request, as in a conversation."""
 
+    ended = False
+    done = False
+    body_bytes = 0
+    sent_bytes = 0
+    _done_s = math.inf
+    _taken_bytes = -1
+    _taken_s = 0.0
+
     def __init__(self, link: Link, stream_id: int) -> None:
         self.link = link
         self.stream_id = stream_id
-        self.ended = False
-        self.done = False
-        self.done_s = 0.0
-        self.body_bytes = 0
         self.arrived_s = self.moved_s = link.read_s
-        self.sent_bytes = 0
-        self._taken_bytes = -1
-        self._queue_s = 0.0
 
     @abstractmethod
     def take(self, data: bytes, end: bool) -> None:
@@ -93,7 +82,6 @@ class Stream(ABC):
     def finish(self) -> None:
         """The whole answer is in the session's hands: have it sent."""
         self.done = True
-        self.done_s = self.link.shared.clock()
         self.link.write_soon()
 
     def sweep(self, now: float) -> None:
@@ -103,11 +91,12 @@ class Stream(ABC):
         taken = self.sent_bytes - queued
         if not queued or taken != self._taken_bytes:
             self._taken_bytes = taken
-            self._queue_s = now
-        if queued and now - self._queue_s > limits.write_timeout_s:
+            self._taken_s = now
+        if queued and now - self._taken_s > limits.write_timeout_s:
             self._reset(ErrorCode.CANCEL)
         elif self.done:
-            if not queued and not self.ended and now - self.done_s > LINGER_S:
+            self._done_s = min(self._done_s, now)
+            if not queued and not self.ended and now - self._done_s > LINGER_S:
                 self._reset(ErrorCode.NO_ERROR)
         elif not self.ended and not self.patient:
             if now - self.moved_s > limits.body_timeout_s:
@@ -122,8 +111,6 @@ class Stream(ABC):
 
 class HttpStream(Stream):
     """An ordinary HTTP request: an Exchange for `respond`, as on HTTP/1.1."""
-
-    __slots__ = ("_exchange", "_parts", "_pieces", "_respond")
 
     def __init__(self, link: Link, stream_id: int, head: Head, respond: Responder) -> None:
         super().__init__(link, stream_id)
