@@ -54,7 +54,7 @@ async def measure(model: FunctionModel, at_once: int) -> tuple[float, float]:
     with ThreadPoolExecutor(1) as pool:
         engine = Engine(EngineConfig(), loop, monotonic, [observed], pool)
         of = manifest()
-        stage = engine.stage_for(of, model, {})
+        stage = engine.stage_for(of, model)
         await stage.warm()
         engine.swap(table(served(of, stage)))
         requests = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dukou.app.host import Host
-from dukou.config import Config, EngineConfig
+from dukou.config import Config, EngineConfig, ServerConfig
 from dukou.core.message import Table
 from dukou.core.model import State
 from dukou.core.tensor import Tensors
@@ -41,9 +41,10 @@ def test_models_that_take_every_thread_hold_up_neither_large_bodies_nor_metrics(
         return {"label": np.zeros(1, np.int64)}
 
     async def test() -> tuple[bytes, ...]:
-        host = Host(Config(engine=EngineConfig(threads=1)), tmp_path, 0)
+        listen = ServerConfig(listen=("127.0.0.1:0",))
+        host = Host(Config(listen, engine=EngineConfig(threads=1)), tmp_path, 0)
         of = manifest()
-        stage = host.engine.stage_for(of, FunctionModel(slow), {})
+        stage = host.engine.stage_for(of, FunctionModel(slow))
         host.engine.swap(Table(1, {"iris": {1: served(of, stage, State.AVAILABLE)}}))
         listening = create_server(("127.0.0.1", 0))
         listening.setblocking(False)

@@ -38,7 +38,7 @@ def engine(observers: Sequence[Observer] = (), **settings: Any) -> Iterator[Engi
 async def load(into: Engine, version: int = 1, model: LoadedModel | None = None) -> None:
     """Add a version to the engine's table, as a worker does."""
     of = manifest("iris", version)
-    stage = into.stage_for(of, model or iris_model(), {})
+    stage = into.stage_for(of, model or iris_model())
     await stage.warm()
     others = [one for one in into.table.models.get("iris", {}).values() if one.id.version != version]
     into.swap(table(*others, served(of, stage), generation=into.table.generation + 1))
@@ -150,7 +150,7 @@ def test_a_deadline_is_kept() -> None:
             return {"label": inputs["X"][:, 0]}
 
         with engine() as of:
-            stage = of.stage_for(manifest(), FunctionModel(model), {})
+            stage = of.stage_for(manifest(), FunctionModel(model))
             of.swap(table(served(manifest(), stage)))
             told = await call(of, SETOSA, deadline_s=monotonic() + 0.01).wait()
             go.set()
@@ -233,7 +233,7 @@ class TestDraining:
                 return {"label": inputs["X"][:, 0]}
 
             with engine() as of:
-                stage = of.stage_for(manifest(), FunctionModel(model), {})
+                stage = of.stage_for(manifest(), FunctionModel(model))
                 of.swap(table(served(manifest(), stage)))
                 running = asyncio.create_task(of.infer(iris_request([[1, 0, 0, 0]])))
                 assert await asyncio.to_thread(entered.wait, 20)
@@ -260,7 +260,7 @@ class TestDraining:
                 return {"label": inputs["X"][:, 0]}
 
             with engine() as of:
-                stage = of.stage_for(manifest(), FunctionModel(model), {})
+                stage = of.stage_for(manifest(), FunctionModel(model))
                 of.swap(table(served(manifest(), stage)))
                 running = call(of, SETOSA)
                 assert await asyncio.to_thread(entered.wait, 20)
@@ -303,17 +303,15 @@ CONFIG = EngineConfig()
 
 def test_the_settings_of_a_version() -> None:
     """The engine's defaults, and the manifest's evidence on sharing batches."""
-    assert batching_of(CONFIG, manifest(independent_rows=True), {}) == Batching(
-        256, 1_000_000, 16_384, 0.0, together=True
-    )
-    assert batching_of(CONFIG, manifest(independent_rows=False), {}).together is False
+    assert batching_of(CONFIG, manifest(independent_rows=True)) == Batching(256, 1_000_000, 16_384, 0.0, together=True)
+    assert batching_of(CONFIG, manifest(independent_rows=False)).together is False
 
 
 def test_a_models_options_win() -> None:
     """Explicit configuration; settings of other parts are left to them."""
     options = {"max_batch_rows": 4, "max_queue_delay_s": 0.5, "independent_rows": True, "intra_op_threads": 2}
 
-    assert batching_of(CONFIG, manifest(independent_rows=False), options) == Batching(
+    assert batching_of(CONFIG, manifest(independent_rows=False, options=options)) == Batching(
         4, 1_000_000, 16_384, 0.5, together=True
     )
 
@@ -324,6 +322,7 @@ def test_a_models_options_win() -> None:
         {"max_batch_rows": 0},
         {"max_batch_rows": True},
         {"max_batch_rows": "8"},
+        {"max_request_rows": 0},
         {"max_queue_delay_s": -1},
         {"max_queue_delay_s": 11.0},
         {"max_queue_delay_s": float("nan")},
@@ -334,7 +333,7 @@ def test_a_models_options_win() -> None:
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     """CONFIG_INVALID names the option and its value."""
     with pytest.raises(DukouError) as caught:
-        batching_of(CONFIG, manifest(), options)
+        batching_of(CONFIG, manifest(options=options))
 
     ((name, value),) = options.items()
     assert caught.value.reason is Reason.CONFIG_INVALID

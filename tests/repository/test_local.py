@@ -134,8 +134,9 @@ def test_other_names_are_no_numbers(name: str) -> None:
 def test_a_path_is_recognised(tmp_path: Path) -> None:
     """The four kinds of thing that can be served."""
     version = put(tmp_path / "models" / "iris" / "1")
+    (tmp_path / "model.joblib").write_text("x")
 
-    assert classify(version / "model.py") == "file"
+    assert classify(tmp_path / "model.joblib") == "file"
     assert classify(version) == "version"
     assert classify(version.parent) == "model"
     assert classify(tmp_path / "models") == "repository"
@@ -154,11 +155,12 @@ def test_a_misspelt_path_is_told_its_neighbour(tmp_path: Path) -> None:
 
 def test_paths_that_cannot_be_served_are_told_what_could(tmp_path: Path) -> None:
     """Each with its own advice."""
-    for name in ("empty", "saved", "triton/1", "loose", "text", "unpacked/1"):
+    for name in ("empty", "saved", "triton", "loose", "text", "unpacked/1", "python"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "void.onnx").touch()
     (tmp_path / "saved" / "saved_model.pb").write_text("x")
     (tmp_path / "triton" / "config.pbtxt").write_text("x")
+    (tmp_path / "python" / "model.py").write_text("x")
     (tmp_path / "loose" / "a.joblib").write_text("x")
     (tmp_path / "text" / "readme").write_text("x")
     manifest = put(tmp_path / "iris" / "1") / MANIFEST
@@ -170,6 +172,7 @@ def test_paths_that_cannot_be_served_are_told_what_could(tmp_path: Path) -> None
         tmp_path / "loose": str(tmp_path / "loose" / "a.joblib"),
         tmp_path / "text": "neither",
         tmp_path / "unpacked": f"hold no {MANIFEST}",
+        tmp_path / "python" / "model.py": f"give its folder: {tmp_path / 'python'}",
         manifest: f"give the folder of the manifest: {manifest.parent}",
         Path("/dev/null"): "neither a file nor a folder",
         tmp_path / "gone" / "deep": "no such file",

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock, Thread
@@ -27,14 +27,14 @@ from dukou.engine.router import Engine
 T = TypeVar("T")
 
 
-def load(path: str | Path, *, name: str = "", trust_pickle: bool = False) -> "InProcess":
+def load(path: str | Path, *, name: str = "", trust_pickle: bool = False, trust_python: bool = False) -> "InProcess":
     """A model for this process: a model file (packed in passing), a version folder, or a model's folder (its highest
     version). Raises DukouError."""
-    config = ModelsConfig(paths=(str(path),), name=name, trust_pickle=trust_pickle)
+    config = ModelsConfig(paths=(str(path),), name=name, trust_pickle=trust_pickle, trust_python=trust_python)
     assignments = make_plan(config, Packer(config, lambda _: None).pack).assignments
     if len({assignment.id.name for assignment in assignments}) > 1:
         raise DukouError(Reason.CONFIG_INVALID, detail=f"{path} holds several models; give the folder of one of them")
-    return InProcess(assignments[0], trust_pickle=trust_pickle)
+    return InProcess(assignments[0], config)
 
 
 class InProcess:
@@ -44,8 +44,8 @@ class InProcess:
     notebook). A context manager.
     """
 
-    def __init__(self, assignment: Assignment, *, trust_pickle: bool = False) -> None:
-        manifest, model, self.warnings = open_version(Path(assignment.folder), assignment.id, trust_pickle)
+    def __init__(self, assignment: Assignment, config: ModelsConfig) -> None:
+        manifest, model, self.warnings = open_version(assignment, config)
         self.version: ModelVersion = assignment.id
         self.signature: Signature = manifest.signature("")
         self._lock = Lock()
@@ -56,7 +56,7 @@ class InProcess:
         self._engine = Engine(EngineConfig(), self._loop, monotonic, (), self._pool)
         self._thread.start()
         try:
-            self._run(self._put_in_force(manifest, model, assignment.options))
+            self._run(self._put_in_force(manifest, model))
         except BaseException:
             self.close()
             raise
@@ -111,10 +111,11 @@ class InProcess:
     ) -> None:
         self.close()
 
-    async def _put_in_force(self, manifest: ModelManifest, model: LoadedModel, options: Mapping[str, Any]) -> None:
-        stage = self._engine.stage_for(manifest, model, options)
+    async def _put_in_force(self, manifest: ModelManifest, model: LoadedModel) -> None:
+        stage = self._engine.stage_for(manifest, model)
+        streamer = self._engine.streamer_for(manifest, model)
         await stage.warm()
-        served = Served(self.version, manifest, State.AVAILABLE, stage)
+        served = Served(self.version, manifest, State.AVAILABLE, stage, None, streamer)
         self._engine.swap(Table(1, {self.version.name: {self.version.version: served}}))
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:

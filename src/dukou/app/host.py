@@ -4,14 +4,16 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socket import socket
 
 import msgspec
 
-from dukou.config import Config
+from dukou.app.plan import read_labels
+from dukou.config import Config, ModelsConfig
+from dukou.config.address import parse_listen
 from dukou.core.clock import monotonic
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
@@ -19,10 +21,12 @@ from dukou.core.link import Assignment, LoadReport
 from dukou.core.message import Served, Table
 from dukou.core.model import Evidence, ModelManifest, ModelVersion, State
 from dukou.core.runtime import LoadedModel
+from dukou.core.statistics import VersionStatistics
 from dukou.engine.router import Engine
 from dukou.net.listener import HttpServer
 from dukou.net.sockets import tls_context
 from dukou.repository.integrity import files_to_serve, verify
+from dukou.repository.local import is_packed
 from dukou.repository.manifest import read_manifest
 from dukou.runtimes.registry import runtime
 from dukou.telemetry.counters import Counters
@@ -54,6 +58,11 @@ class Host:
             config.http,
             config.engine,
             metrics=self._metrics,
+            serving_metrics=self._serving_metrics,
+            serving_metrics_path=config.telemetry.serving_metrics_path,
+            statistics=self._statistics,
+            plain=config.plain,
+            http2=config.http2,
             pool=self._body_pool,
             observers=watching,
             access_log=config.telemetry.access_log,
@@ -76,7 +85,8 @@ class Host:
             models.setdefault(version.name, {})[version.version] = served
             reports.append(report)
         self._assigned = {assignment.id: assignment for assignment in assignments}
-        self.engine.swap(Table(table.generation + 1, dict(sorted(models.items()))))
+        labels = read_labels(self._config.models.labels, self._assigned)
+        self.engine.swap(Table(table.generation + 1, dict(sorted(models.items())), labels))
         # What has been loaded stays, and a request's objects end by reference count: the collector has little to find.
         # Looking less often saves 1 of 15 µs a request (bench/request_path.py).
         gc.unfreeze()  # or what an unloaded version left would stay for ever
@@ -86,10 +96,11 @@ class Host:
         return reports
 
     async def serve(self, sockets: Sequence[socket]) -> None:
-        """Accept connections; returns once it does."""
+        """Accept connections on `sockets`, one for each entry of `server.listen`; returns once it does."""
         server = self._config.server
         tls = tls_context(server.tls_certificate, server.tls_key) if server.tls_certificate else None
-        await self.server.serve([(one, "") for one in sockets], tls, server.backlog)
+        dialects = [parse_listen(entry).dialect for entry in server.listen]
+        await self.server.serve(list(zip(sockets, dialects, strict=True)), tls, server.backlog)
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more, answer what was taken; after `grace_s` seconds the rest is answered DRAINING."""
@@ -114,9 +125,10 @@ class Host:
         manifest = _unreadable(version)
         try:
             manifest, model, warnings = await self._loop.run_in_executor(
-                self._pool, open_version, Path(assignment.folder), version, self._config.models.trust_pickle
+                self._pool, open_version, assignment, self._config.models
             )
-            stage = self.engine.stage_for(manifest, model, assignment.options)
+            stage = self.engine.stage_for(manifest, model)
+            streamer = self.engine.streamer_for(manifest, model)
             await stage.warm()
         except Exception as error:
             known = error if isinstance(error, DukouError) else DukouError(Reason.INTERNAL)
@@ -126,27 +138,42 @@ class Host:
             served = Served(version, manifest, State.END, None, known)
             return served, LoadReport(version, State.END, str(known), (), monotonic() - begun_s)
         report = LoadReport(version, State.AVAILABLE, "", warnings, monotonic() - begun_s)
-        return Served(version, manifest, State.AVAILABLE, stage), report
+        return Served(version, manifest, State.AVAILABLE, stage, None, streamer), report
 
     def _metrics(self, dialect: str) -> bytes:
         from dukou.telemetry.metrics import render
 
-        blocks = {assignment.block: version for version, assignment in self._assigned.items()}
         table = self.engine.table
         manifests = [served.manifest for versions in table.models.values() for served in versions.values()]
-        return render(self._state, blocks, manifests)
+        return render(self._state, self._blocks(), manifests)
+
+    def _serving_metrics(self) -> bytes:
+        return b""
+
+    def _statistics(self) -> Mapping[ModelVersion, VersionStatistics]:
+        return {}
+
+    def _blocks(self) -> Mapping[int, ModelVersion]:
+        return {assignment.block: version for version, assignment in self._assigned.items()}
 
 
-def open_version(
-    folder: Path, version: ModelVersion, trust_pickle: bool = False
-) -> tuple[ModelManifest, LoadedModel, tuple[str, ...]]:
-    """A packed version in memory: its manifest (called `version` here), its model, and warnings about libraries.
+def open_version(assignment: Assignment, models: ModelsConfig) -> tuple[ModelManifest, LoadedModel, tuple[str, ...]]:
+    """A version in memory: its manifest (called as assigned, the operator's options over its own), its model, and
+    warnings about libraries and settings that have no effect.
 
-    Opens only the files that serve, after checking their digests. Raises DukouError.
+    Of a packed version only the files that serve are opened, after checking their digests. Raises DukouError.
     """
-    manifest = msgspec.structs.replace(read_manifest(folder), id=version)
+    folder, version = Path(assignment.folder), assignment.id
+    if not is_packed(folder):
+        from dukou.packing.adopt import adopt
+
+        adopted = adopt(folder, version, trust_python=models.trust_python)
+        manifest = _with_options(adopted.manifest, assignment)
+        return manifest, adopted.load(manifest), adopted.warnings
+    manifest = _with_options(msgspec.structs.replace(read_manifest(folder), id=version), assignment)
     verify(folder, manifest, files_to_serve(manifest))
-    model = runtime(manifest.runtime).load(folder, manifest, trust=trust_pickle)
+    trust = models.trust_python if manifest.runtime == "python" else models.trust_pickle
+    model = runtime(manifest.runtime).load(folder, manifest, trust=trust)
     warnings: tuple[str, ...] = ()
     if manifest.runtime == "sklearn":
         from dukou.packing.environment import library_versions
@@ -154,6 +181,10 @@ def open_version(
 
         warnings = differences(manifest, library_versions())
     return manifest, model, warnings
+
+
+def _with_options(manifest: ModelManifest, assignment: Assignment) -> ModelManifest:
+    return msgspec.structs.replace(manifest, options={**manifest.options, **assignment.options})
 
 
 def _unreadable(version: ModelVersion) -> ModelManifest:

@@ -1,6 +1,6 @@
 """From the paths that a user gives to the version folders that are served."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,10 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Assignment
 from dukou.core.version import ModelVersion
 from dukou.lifecycle.policy import Policy, missing, parse, wanted
-from dukou.repository.local import LocalRepository, Scan, classify, scan_model
+from dukou.repository.local import FIRST_VERSION, LocalRepository, Scan, classify, is_packed, scan_model, version_number
 from dukou.repository.manifest import read_manifest
+from dukou.repository.triton import read_config, version_policy
 from dukou.telemetry.counters import MOST_BLOCKS
-
-FIRST_VERSION = 1
-"""The version of a bare model file."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -57,6 +55,7 @@ def make_plan(config: ModelsConfig, pack: Callable[[Path, str], Path]) -> Plan:
             Reason.CONFIG_INVALID, detail=f"{len(chosen)} versions; one server has {MOST_BLOCKS - 1} at most"
         )
     _check_options(config.options, {version.name for version in chosen})
+    read_labels(config.labels, chosen)
     return Plan(
         tuple(
             Assignment(version, str(folder.absolute()), block, dict(config.options.get(version.name, {})))
@@ -77,21 +76,37 @@ def _resolve(
             name = config.name or path.name.split(".")[0]
             yield Chosen(ModelVersion(name, FIRST_VERSION), pack(path, name))
         case "version":
-            manifest = read_manifest(path)
-            yield Chosen(ModelVersion(config.name or manifest.id.name, manifest.id.version), path)
+            version = read_manifest(path).id if is_packed(path) else _placed(path.absolute())
+            yield Chosen(ModelVersion(config.name or version.name, version.version), path)
         case "model":
             name = config.name or path.absolute().name
-            yield from _select(scan_model(path, name), name, policy, warnings)
+            yield from _select(scan_model(path, name), name, _own_policy(path, policy), warnings)
         case "repository":
             repository = LocalRepository(path)
             for name in repository.models():
-                yield from _select(repository.scan(name), name, policy, warnings)
+                yield from _select(repository.scan(name), name, _own_policy(path / name, policy), warnings)
+
+
+def _placed(folder: Path) -> ModelVersion:
+    """What a version's place says it is: MODEL/VERSION."""
+    number = version_number(folder.name)
+    assert number is not None, "classify() has seen the number"
+    return ModelVersion(folder.parent.name, number)
+
+
+def _own_policy(folder: Path, policy: Policy) -> Policy:
+    """What the model's own configuration wants, else `policy`. Loading tells what is wrong with a configuration."""
+    try:
+        config = read_config(folder)
+        return parse(version_policy(config) or str(policy)) if config is not None else policy
+    except DukouError:
+        return policy
 
 
 def _select(scan: Scan, name: str, policy: Policy, warnings: list[str]) -> Iterator[Chosen]:
-    """What the policy wants of the readable versions, and the broken ones it would have wanted, so that they show."""
+    """What the policy wants of the good versions, and the broken ones it would have wanted, so that they show."""
     warnings += scan.warnings
-    numbers = {*wanted(policy, scan.manifests), *(set(wanted(policy, scan.folders)) & set(scan.broken))}
+    numbers = {*wanted(policy, scan.good()), *(set(wanted(policy, scan.folders)) & set(scan.broken))}
     absent = missing(policy, scan.folders)
     if absent:
         warnings.append(f"model {name!r} has no version {', '.join(map(str, absent))}")
@@ -106,3 +121,23 @@ def _check_options(options: Mapping[str, Any], names: Sequence[str] | set[str]) 
             raise DukouError(
                 Reason.CONFIG_INVALID, detail=f"models.options.{name}: no such model is served; served are: {served}"
             )
+
+
+def read_labels(labels: Mapping[str, Any], served: Collection[ModelVersion]) -> Mapping[str, Mapping[str, int]]:
+    """The setting `models.labels`: names of versions, by model. Raises DukouError CONFIG_INVALID for what is none, and
+    for a label of a version that is not in `served`."""
+    for name, named in labels.items():
+        if not isinstance(named, Mapping):
+            raise DukouError(
+                Reason.CONFIG_INVALID, detail=f"models.labels.{name} is {named!r}, not a table of `label = version`"
+            )
+        for label, number in named.items():
+            if not isinstance(number, int) or isinstance(number, bool):
+                problem = "not the number of a version"
+            elif ModelVersion(name, number) not in served:
+                numbers = sorted(version.version for version in served if version.name == name)
+                problem = f"which is not served; served are: {', '.join(map(str, numbers)) or 'none of this name'}"
+            else:
+                continue
+            raise DukouError(Reason.CONFIG_INVALID, detail=f"models.labels.{name}.{label} is {number!r}, {problem}")
+    return labels

@@ -20,6 +20,7 @@ PATHS = {
     "insecure": "server.insecure",
     "version_policy": "models.version_policy",
     "trust_pickle": "models.trust_pickle",
+    "trust_python": "models.trust_python",
     "access_log": "telemetry.access_log",
 }
 """The setting behind each flag that sets one by itself."""
@@ -58,6 +59,7 @@ class Flags:
     workers: Annotated[int | None, _flag("workers")] = None
     version_policy: Annotated[str | None, _flag("version_policy")] = None
     trust_pickle: Annotated[bool | None, _flag("trust_pickle")] = None
+    trust_python: Annotated[bool | None, _flag("trust_python")] = None
     access_log: Annotated[bool | None, _flag("access_log")] = None
     config: Annotated[Path | None, Parameter(help="Settings file (TOML).", metavar="FILE")] = None
     sets: Annotated[

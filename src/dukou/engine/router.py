@@ -3,7 +3,7 @@
 import asyncio
 import math
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor as Pool
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -95,17 +95,17 @@ class Engine:
             assert served.stage is not None
             return await served.stage.infer(request)
 
-    def stage_for(self, manifest: ModelManifest, model: LoadedModel, options: Mapping[str, Any]) -> Batcher:
+    def stage_for(self, manifest: ModelManifest, model: LoadedModel) -> Batcher:
         """The stage that serves `model`; call its `warm` before the table names it.
 
-        `options` are the model's settings, of which `max_batch_rows`, `max_request_rows`, `max_queue_delay_s` and
+        Of the manifest's options `max_batch_rows`, `max_request_rows`, `max_queue_delay_s` and
         `independent_rows` are the engine's. Raises DukouError CONFIG_INVALID.
         """
         executor = Executor(manifest, model, tick=self._tick, pool=self._pool, loop=self._loop, clock=self._clock)
         batcher = Batcher(
             manifest,
             executor,
-            batching_of(self._config, manifest, options),
+            batching_of(self._config, manifest),
             tick=self._tick,
             loop=self._loop,
             clock=self._clock,
@@ -114,14 +114,14 @@ class Engine:
         self._batchers.add(batcher)
         return batcher
 
-    def streamer_for(self, manifest: ModelManifest, model: LoadedModel, options: Mapping[str, Any]) -> Streamer | None:
+    def streamer_for(self, manifest: ModelManifest, model: LoadedModel) -> Streamer | None:
         """What serves the streaming signatures of `model`; None where it has none. Raises DukouError CONFIG_INVALID."""
         if not any(signature.streaming for signature in manifest.signatures.values()):
             return None
         streamer = Streamer(
             manifest,
             cast(StreamingModel, model),
-            batching_of(self._config, manifest, options).max_request_rows,
+            batching_of(self._config, manifest).max_request_rows,
             admitted=self._admitted,
             pool=self._pool,
             loop=self._loop,
@@ -180,15 +180,15 @@ class _Refused:
 _REFUSED = _Refused()
 
 
-def batching_of(config: EngineConfig, manifest: ModelManifest, options: Mapping[str, Any]) -> Batching:
-    """How a version's requests are gathered: the model's own options, else the engine's settings.
+def batching_of(config: EngineConfig, manifest: ModelManifest) -> Batching:
+    """How a version's requests are gathered: the manifest's own options, else the engine's settings.
 
     Requests share a batch on the manifest's evidence that rows are independent, or because `independent_rows` says so.
     Raises DukouError CONFIG_INVALID.
     """
 
     def option(name: str, default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
-        value = options.get(name, default)
+        value = manifest.options.get(name, default)
         if not fits(value):
             raise DukouError(
                 Reason.CONFIG_INVALID, detail=f"models.options.{manifest.id.name}.{name} is {value!r}, not {wanted}"

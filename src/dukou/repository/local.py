@@ -1,4 +1,8 @@
-"""Versions in a folder of this machine, laid out as TensorFlow Serving reads them: root/MODEL/VERSION/manifest.toml."""
+"""Versions in a folder of this machine, laid out as TensorFlow Serving and Triton read them: root/MODEL/VERSION.
+
+A version is packed (it holds `manifest.toml`) or stands as it is: an ONNX file or a `model.py`, perhaps with Triton's
+`config.pbtxt` in the model's folder. A model's folder that itself holds `model.py` is its version 1.
+"""
 
 import difflib
 import os
@@ -12,24 +16,37 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.model import ModelManifest, ModelVersion
 from dukou.repository.integrity import files_to_serve, verify
 from dukou.repository.manifest import MANIFEST, MAX_VERSION, read_manifest
+from dukou.repository.triton import CONFIG
 
 Kind: TypeAlias = Literal["file", "version", "model", "repository"]
 
 _FOREIGN = {
     "saved_model.pb": "this is a TensorFlow SavedModel, which is not supported yet; export it to ONNX",
     "MLmodel": "this is an MLflow model; give the model file inside it",
-    "config.pbtxt": "this is a Triton model folder; give the model file of one of its versions",
+    CONFIG: "this Triton model folder has no version: numbered folders such as 1 hold the model's file",
 }
 _MODEL_FILES = {".joblib", ".pkl", ".pickle", ".skops", ".onnx"}
 
+PYTHON_MODEL = "model.py"
+ONNX_MODEL = "model.onnx"
+FIRST_VERSION = 1
+"""The version of what has no number: a bare model file, a folder with `model.py`."""
+
 
 class Scan(msgspec.Struct, frozen=True):
-    """What a model's folder holds: versions that can be read, those that cannot and why, and remarks for the log."""
+    """What a model's folder holds: packed versions that can be read, those that cannot and why, remarks for the log.
+
+    `folders` has every version; those in neither `manifests` nor `broken` stand as they are.
+    """
 
     manifests: Mapping[int, ModelManifest]
     folders: Mapping[int, Path]
     broken: Mapping[int, DukouError]
     warnings: tuple[str, ...]
+
+    def good(self) -> tuple[int, ...]:
+        """The versions that may be served, highest first."""
+        return tuple(number for number in self.folders if number not in self.broken)
 
 
 class LocalRepository:
@@ -39,11 +56,14 @@ class LocalRepository:
         self.root = root
 
     def models(self) -> tuple[str, ...]:
-        """The names of the folders that hold at least one numbered folder, sorted. Raises DukouError."""
-        return tuple(folder.name for folder in _folders(self.root) if any(_numbered(folder)))
+        """The names of the folders that hold a numbered folder, a `model.py` or a `config.pbtxt`, sorted.
+
+        Raises DukouError.
+        """
+        return tuple(folder.name for folder in _folders(self.root) if _is_model(folder))
 
     def versions(self, model: str) -> Mapping[int, ModelManifest]:
-        """Every readable version of `model` with its manifest, highest first; `scan` also tells the broken ones.
+        """Every packed version of `model` with its manifest, highest first; `scan` also tells the others.
 
         Raises DukouError MODEL_NOT_FOUND.
         """
@@ -56,7 +76,7 @@ class LocalRepository:
         """
         folder = self.root / model
         plain = model == folder.name and not model.startswith(".")
-        if not (plain and folder.is_dir() and any(_numbered(folder))):
+        if not (plain and folder.is_dir() and _is_model(folder)):
             raise DukouError(Reason.MODEL_NOT_FOUND, model=model, served=", ".join(self.models()) or "none")
         return scan_model(folder, model)
 
@@ -88,15 +108,39 @@ def scan_model(folder: Path, model: str) -> Scan:
         if number in folders:
             warnings.append(f"{folders[number]} and {path} are both version {number} of {model}; the last one counts")
         folders[number] = path
+    if not folders and (folder / PYTHON_MODEL).is_file():
+        folders[FIRST_VERSION] = folder
     folders = dict(sorted(folders.items(), reverse=True))
     manifests: dict[int, ModelManifest] = {}
     broken: dict[int, DukouError] = {}
+    configured = (folder / CONFIG).exists()
+    if configured and not folders:
+        warnings.append(f"{folder}: {_FOREIGN[CONFIG]}")
     for number, path in folders.items():
+        if not is_packed(path) and (configured or _stands(path)):
+            continue
         try:
             manifests[number] = msgspec.structs.replace(read_manifest(path), id=ModelVersion(model, number))
         except DukouError as error:
             broken[number] = error.within(model=model, version=number)
     return Scan(manifests, folders, broken, tuple(warnings))
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether `folder` is a version that has a manifest."""
+    return (folder / MANIFEST).exists()
+
+
+def onnx_file(folder: Path) -> str | None:
+    """The ONNX file of a version without a manifest: `model.onnx`, or else the only one there.
+
+    Triton also takes a folder called `model.onnx` with the graph and its external data in it.
+    """
+    if (folder / ONNX_MODEL).is_dir():
+        inside = onnx_file(folder / ONNX_MODEL)
+        return f"{ONNX_MODEL}/{inside}" if inside else None
+    names = sorted(path.name for path in folder.iterdir() if path.suffix == ".onnx" and path.is_file())
+    return ONNX_MODEL if ONNX_MODEL in names else names[0] if len(names) == 1 else None
 
 
 def version_number(name: str) -> int | None:
@@ -119,7 +163,7 @@ def classify(path: Path) -> Kind:
             return _classify_file(path)
         if not path.is_dir():
             raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(path), detail="this is neither a file nor a folder")
-        if (path / MANIFEST).exists():
+        if is_packed(path) or (version_number(path.absolute().name) is not None and _stands(path)):
             return "version"
         if _holds_versions(path):
             return "model"
@@ -135,6 +179,8 @@ def _classify_file(path: Path) -> Kind:
         raise DukouError(
             Reason.ARTIFACT_UNSUPPORTED, path=str(path), detail=f"give the folder of the manifest: {path.parent}"
         )
+    if path.name == PYTHON_MODEL:
+        raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(path), detail=f"give its folder: {path.parent}")
     if path.stat().st_size == 0:
         raise DukouError(Reason.ARTIFACT_UNREADABLE, path=str(path), detail="the file is empty")
     if not os.access(path, os.R_OK):
@@ -142,8 +188,23 @@ def _classify_file(path: Path) -> Kind:
     return "file"
 
 
+def _is_model(folder: Path) -> bool:
+    return any(_numbered(folder)) or (folder / PYTHON_MODEL).is_file() or (folder / CONFIG).is_file()
+
+
 def _holds_versions(folder: Path) -> bool:
-    return any((path / MANIFEST).exists() for _, path in _numbered(folder))
+    if (folder / PYTHON_MODEL).is_file():
+        return True
+    configured = (folder / CONFIG).exists()
+    return any(configured or is_packed(path) or _stands(path) for _, path in _numbered(folder))
+
+
+def _stands(folder: Path) -> bool:
+    """Whether a folder without a manifest is a version all the same."""
+    try:
+        return (folder / PYTHON_MODEL).is_file() or onnx_file(folder) is not None
+    except OSError:
+        return False
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -184,7 +245,7 @@ def _instead(folder: Path) -> str:
     if models:
         return f"the folder is no repository, but holds model files; give one of them: {folder / models[0]}"
     if any(_numbered(folder)):
-        return f"its numbered folders hold no {MANIFEST}; `dukou pack` writes it"
+        return f"its numbered folders hold no {MANIFEST} (`dukou pack` writes it), no ONNX file and no {PYTHON_MODEL}"
     return (
         "neither a model file, nor a folder that `dukou pack` made, nor a folder of such (MODEL/VERSION/manifest.toml)"
     )

@@ -9,6 +9,7 @@ from dukou.core.runtime import Runtime
 GROUP = "dukou.runtimes"
 BUILT_IN = {
     "onnx": ("dukou.runtimes.onnx", "OnnxRuntime"),
+    "python": ("dukou.runtimes.python", "PythonRuntime"),
     "sklearn": ("dukou.runtimes.sklearn", "SklearnRuntime"),
 }
 """Known without asking the installed packages, which takes longer than loading a small model."""
