@@ -10,6 +10,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,12 +20,13 @@ from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import DTYPES, datatype_of
 from dukou.core.version import ModelRef
 from dukou.protos import pool
-from dukou.wire import tf_errors
+from dukou.wire import tf_errors, tf_known
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.protobuf import head
 from dukou.wire.raw_array import Raw
 from dukou.wire.rows import count, fit
 from dukou.wire.tf_kinds import KINDS
+from dukou.wire.tf_known import Known
 from dukou.wire.tf_tensor import AS_MEMORY, from_proto, name_of, to_proto
 
 MOST_ERROR = 1024
@@ -39,10 +41,21 @@ REQUEST = "tensorflow.serving.PredictRequest"
 _OUTPUTS, _MODEL_SPEC, _KEY, _VALUE = 1, 2, 1, 2
 
 
+class Said(msgspec.Struct):
+    """A PredictRequest: the form that it is known to have, or else the message."""
+
+    body: bytes
+    known: Known | None = None
+    message: Any = None
+
+
 def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
     """A PredictRequest, which names its model itself. Raises DukouError MALFORMED_REQUEST."""
-    said = pool.parse(REQUEST, body)
-    return Draft(reference(said), said, said.model_spec.signature_name)
+    known = tf_known.find(body)
+    if known is not None:
+        return Draft(known.ref, Said(body, known), known.signature.name)
+    message = pool.parse(REQUEST, body)
+    return Draft(reference(message), Said(body, None, message), message.model_spec.signature_name)
 
 
 def reference(said: Any) -> ModelRef:
@@ -67,15 +80,22 @@ def model_ref(spec: Any) -> ModelRef:
 
 def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
     """The tensors of a request, typed by the signature. Raises DukouError."""
-    said = draft.payload
+    said: Said = draft.payload
+    known = said.known
+    if known is not None and known.manifest is served.manifest:
+        inputs = tf_known.arrays(known, said.body)
+        return InferenceRequest(served.id, known.signature, inputs, known.outputs, known.rows, context)
+    message = said.message if known is None else pool.parse(REQUEST, said.body)
     try:
         signature = _signature(draft.signature_name, served)
-        inputs = _inputs(said.inputs, signature)
-        outputs = _outputs(said.output_filter, signature)
+        inputs = _inputs(message.inputs, signature)
+        outputs = _outputs(message.output_filter, signature)
         rows = count(inputs, signature, served)
     except DukouError as error:
         raise error.within(model=served.id.name, version=served.id.version) from None
-    return InferenceRequest(served.id, signature, inputs, outputs, rows, context)
+    request = InferenceRequest(served.id, signature, inputs, outputs, rows, context)
+    tf_known.learn(said.body, draft.ref, served, request)
+    return request
 
 
 def _signature(name: str, served: Served) -> Signature:
