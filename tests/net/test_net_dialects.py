@@ -15,6 +15,7 @@ from dukou.net.facts import Facts
 from dukou.net.routes import Page, Route, Show
 from dukou.wire import kserve, mlflow, oip_generate, oip_http, tf_rest
 from dukou.wire.plain import Plain
+from dukou.wire.tf_rest_examples import CLASSIFY, REGRESS
 
 NO_FACTS = cast(Facts, None)  # routes are made of a dialect's name alone
 METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -104,6 +105,13 @@ def test_a_predict_of_tensorflow_serving_names_its_model(target: str, ref: Model
     assert cast(Call, found).ref == ref
 
 
+@pytest.mark.parametrize("dialect", ["", "tensorflow-serving"])
+@pytest.mark.parametrize(("verb", "codec"), [("classify", CLASSIFY), ("regress", REGRESS)])
+def test_classify_and_regress_are_tensorflow_servings(verb: str, codec: Any, dialect: str) -> None:
+    """Beside predict."""
+    assert codec_of(route("POST", f"/v1/models/iris:{verb}", dialect)) is codec
+
+
 @pytest.mark.parametrize(
     ("dialect", "target", "codec", "events"),
     [
@@ -160,7 +168,8 @@ TF_PAGES = [
     ("/v1/models/iris", pages.tf_status, ModelRef("iris")),
     ("/v1/models/iris/versions/3", pages.tf_status, ModelRef("iris", 3)),
     ("/v1/models/iris/labels/stable", pages.tf_status, ModelRef("iris", None, "stable")),
-    ("/v1/models/metadata", pages.tf_status, ModelRef("metadata")),
+    ("/v1/models/iris/metadata", pages.tf_metadata, ModelRef("iris")),
+    ("/v1/models/iris/labels/stable/metadata", pages.tf_metadata, ModelRef("iris", None, "stable")),
     (METRICS_PATH, pages.serving_metrics, ModelRef("")),
 ]
 OWN_PAGES = [("/", pages.front_page, ModelRef("")), ("/?x", pages.front_page, ModelRef(""))]

@@ -16,9 +16,10 @@ from dukou.net.api import Api, Call, Generation
 from dukou.net.compression import only_plain, tf_decompress
 from dukou.net.exchange import Answer
 from dukou.net.facts import Facts
-from dukou.net.routes import Methods, Page, Path, Routes, Show, View, TfPaths
+from dukou.net.routes import Methods, Page, Path, Routes, Show, TfPaths, View
 from dukou.wire import kserve, mlflow, mlserver, oip_generate, oip_http, oip_repository, tf_rest
 from dukou.wire.plain import Plain
+from dukou.wire.tf_rest_examples import CLASSIFY, REGRESS
 
 EXTENSIONS = (
     "classification",
@@ -123,13 +124,15 @@ _MLFLOW_PAGES = {
 
 
 def _tf_paths(headers: tuple[tuple[bytes, bytes], ...]) -> TfPaths:
-    predict = Api(
-        tf_rest, status.TF_REST, reasons={Reason.MODEL_NOT_READY: 404}, headers=headers, decompress=tf_decompress
+    reasons = {Reason.MODEL_NOT_READY: 404}
+    predict, classify, regress = (
+        Api(codec, status.TF_REST, reasons=reasons, headers=headers, decompress=tf_decompress)
+        for codec in (tf_rest, CLASSIFY, REGRESS)
     )
     return TfPaths(
-        {b"predict": predict},
+        {b"predict": predict, b"classify": classify, b"regress": regress},
         status=lambda ref: Page(pages.tf_status, predict, ref),
-        metadata=lambda ref: Page(pages.tf_status, predict, ref),
+        metadata=lambda ref: Page(pages.tf_metadata, predict, ref),
         options=Page(pages.tf_options, predict),
     )
 

@@ -146,6 +146,11 @@ def tf_status(view: View, asked: Asked) -> Answer:
     return Answer(200, tf_rest.model_status(ref.name, view.facts.plane.table.models.get(ref.name, {}), ref.version))
 
 
+def tf_metadata(view: View, asked: Asked) -> Answer:
+    """The signatures of a model, as TensorFlow Serving tells them."""
+    return Answer(200, tf_rest.model_metadata(_chosen(view, asked)))
+
+
 def tf_options(view: View, asked: Asked) -> Answer:
     """OPTIONS below /v1, where it depends on the Origin."""
     origin = asked.headers.get(b"origin", b"")
