@@ -16,7 +16,7 @@ from dukou.net.exchange import Answer, Exchange
 from dukou.net.grpc_wire import HEADERS, HEADERS_GZIP, OK, PREFIX_BYTES, MessageReader, Status
 from dukou.net.http1 import Head
 from dukou.net.http2 import Fields
-from dukou.net.http2_stream import SEND_AHEAD_BYTES, Link, Stream
+from dukou.net.http2_stream import SEND_AHEAD_BYTES, Link, Stream, nothing
 from dukou.net.rpc import GrpcError, Handler
 from dukou.wire.codec import Headers
 
@@ -34,6 +34,7 @@ class UnaryCall(Stream):
     Without a `call` it only can be refused.
     """
 
+    _parts: list[bytes] | None = None
     _wanted_bytes = -1  # prefix and message, once known
     _timer: asyncio.TimerHandle | None = None
 
@@ -42,7 +43,6 @@ class UnaryCall(Stream):
         self._exchange = Exchange(head, b"", link.shared.id_for(head.headers), link.read_s, self._answer)
         self._call = call
         self._calls = calls
-        self._parts: list[bytes] = []
 
     def set_deadline(self, deadline_s: float) -> None:
         """When the caller gives up. `calls` keeps to it once the message is there; until then a timer does."""
@@ -57,7 +57,7 @@ class UnaryCall(Stream):
     def take(self, data: bytes, end: bool) -> None:
         # Most calls: one frame, one message. The prefix is a flag, 0, and the length, so both are one number.
         length = int.from_bytes(data[:PREFIX_BYTES])
-        if end and not self._parts and length == len(data) - PREFIX_BYTES <= self.link.settings.max_message_bytes:
+        if end and self._parts is None and length == len(data) - PREFIX_BYTES <= self.link.settings.max_message_bytes:
             self.ended = True
             self._begin(data[PREFIX_BYTES:])
             return
@@ -68,6 +68,8 @@ class UnaryCall(Stream):
 
     def _collect(self, data: bytes, end: bool) -> None:
         self.ended = end
+        if self._parts is None:
+            self._parts = []
         if data:
             self._parts.append(data)
             self.body_bytes += len(data)
@@ -87,7 +89,7 @@ class UnaryCall(Stream):
         if self.body_bytes != self._wanted_bytes:
             raise GrpcError(Status.INTERNAL, "the request ended within a message")
         first, *rest = self._parts
-        self._parts = []
+        self._parts = None
         message = b"".join((first[PREFIX_BYTES:], *rest))
         if first[0] == 0:
             self._begin(message)
@@ -117,6 +119,7 @@ class UnaryCall(Stream):
 
     def refuse(self, error: GrpcError) -> None:
         """End the call with an error of the protocol."""
+        self._parts = None
         exchange = self._exchange
         if exchange.said is None:
             self.link.shared.on_refused(exchange, _CODES[error.status])
@@ -131,23 +134,23 @@ class UnaryCall(Stream):
 
     def _answer(self) -> None:
         """The exchange has its answer."""
-        answer = self._exchange.said
+        link, exchange = self.link, self._exchange
+        answer = exchange.said
         assert answer is not None
+        exchange.on_answer = nothing  # they need not hold each other any longer
         if self.done:  # the client has gone
             return
-        if self._parts or self._timer is not None:
+        if not self.ended or self._timer is not None:
             self._clean_up()
-        if answer.status != Status.OK:
-            message = answer.body.decode("utf-8", "replace")
-            end = grpc_wire.trailers(answer.status, message, answer.headers)
-            self.link.session.respond(self.stream_id, [*HEADERS, *end], end=True)
+        body = answer.body
+        if answer.status:
+            end = grpc_wire.trailers(answer.status, body.decode("utf-8", "replace"), answer.headers)
+            link.session.respond(self.stream_id, [*HEADERS, *end], end=True)
             self._finish(answer)
-        elif len(answer.body) > self.link.settings.compress_above_bytes > 0 and may_compress(
-            self.link, self._exchange.headers
-        ):
-            self._exchange.run = _in_pool(self.link, self._compressed, deflate, answer.body)
+        elif len(body) > link.settings.compress_above_bytes > 0 and may_compress(link, exchange.headers):
+            exchange.run = _in_pool(link, self._compressed, deflate, body)
         else:
-            self._send(answer, HEADERS, grpc_wire.prefix(len(answer.body)), answer.body)
+            self._send(answer, HEADERS, len(body).to_bytes(PREFIX_BYTES), body)
 
     def _compressed(self, body: bytes | None, error: BaseException | None) -> None:
         answer = self._exchange.said
@@ -163,7 +166,7 @@ class UnaryCall(Stream):
     def _send(self, answer: Answer, headers: Fields, prefix: bytes, body: bytes) -> None:
         session = self.link.session
         trailers = OK if not answer.headers else grpc_wire.trailers(Status.OK, metadata=answer.headers)
-        self.sent_bytes = len(prefix) + len(body)
+        self.sent_bytes = PREFIX_BYTES + len(body)
         if len(body) < COPIED_BYTES:
             session.answer(self.stream_id, headers, prefix + body, trailers)
         else:
@@ -174,12 +177,14 @@ class UnaryCall(Stream):
         self._finish(answer)
 
     def _finish(self, answer: Answer) -> None:
-        self.finish()
-        if self.link.shared.log_to:
-            self.link.shared.log_request(self._exchange, answer, self.link.peer, self.sent_bytes)
+        self.done = True
+        link = self.link
+        link.write_soon()
+        if link.shared.log_to:
+            link.shared.log_request(self._exchange, answer, link.peer, self.sent_bytes)
 
     def _clean_up(self) -> None:
-        self._parts.clear()
+        """What an answer leaves behind that came before the request was complete, or was waited for."""
         self.link.let_go(self.stream_id)
         if self._timer is not None:
             self._timer.cancel()
@@ -308,7 +313,7 @@ class TaskCall(Stream):
         """End the call with an error of the protocol or of ours, whatever the handler does."""
         if self.done:
             return
-        exchange = Exchange(self._head, b"", self.id, self.arrived_s, _nothing)
+        exchange = Exchange(self._head, b"", self.id, self.arrived_s, nothing)
         self.link.shared.on_refused(exchange, _CODES[error.status])
         self.trailing_metadata.extend(_about(error, self.metadata))
         self._end(error.status, error.message)
@@ -325,7 +330,7 @@ class TaskCall(Stream):
         self._messages.clear()
         self.finish()
         if self.link.shared.log_to:
-            exchange = Exchange(self._head, b"", self.id, self.arrived_s, _nothing)
+            exchange = Exchange(self._head, b"", self.id, self.arrived_s, nothing)
             self.link.shared.log_request(exchange, Answer(number), self.link.peer, self.sent_bytes)
 
     def _stop(self) -> None:
@@ -336,10 +341,6 @@ class TaskCall(Stream):
 
 async def _run(handler: Handler, call: TaskCall) -> None:
     await handler(call)
-
-
-def _nothing() -> None:
-    """Nobody waits for this exchange, which stands for a call in the counts."""
 
 
 def inflate(headers: Headers, message: bytes, limit: int) -> bytes:

@@ -198,7 +198,8 @@ class Http2Connection(asyncio.Protocol):
         """A request begins."""
         known = self._site.known.get(fields) if self._repeats else None
         if known is not None:
-            self._streams[stream_id] = stream = UnaryCall(self, stream_id, *known, self._site.calls)
+            head, call = known
+            self._streams[stream_id] = stream = UnaryCall(self, stream_id, head, call, self._site.calls)
             if end:
                 stream.take(b"", True)
             return

@@ -58,6 +58,7 @@ class Stream(ABC):
     done = False
     body_bytes = 0
     sent_bytes = 0
+    moved_s = 0.0
     _done_s = math.inf
     _taken_bytes = -1
     _taken_s = 0.0
@@ -65,7 +66,7 @@ class Stream(ABC):
     def __init__(self, link: Link, stream_id: int) -> None:
         self.link = link
         self.stream_id = stream_id
-        self.arrived_s = self.moved_s = link.read_s
+        self.arrived_s = link.read_s
 
     @abstractmethod
     def take(self, data: bytes, end: bool) -> None:
@@ -99,7 +100,7 @@ class Stream(ABC):
             if not queued and not self.ended and now - self._done_s > LINGER_S:
                 self._reset(ErrorCode.NO_ERROR)
         elif not self.ended and not self.patient:
-            if now - self.moved_s > limits.body_timeout_s:
+            if now - max(self.arrived_s, self.moved_s) > limits.body_timeout_s:
                 self.time_out("the request's body stood still")
             elif now - self.arrived_s > limits.body_timeout_s + self.body_bytes / SLOWEST_BODY_BYTES_PER_S:
                 self.time_out("the request's body came too slowly")
@@ -157,6 +158,7 @@ class HttpStream(Stream):
     def _answer(self) -> None:
         answer = self._exchange.said
         assert answer is not None
+        self._exchange.on_answer = nothing  # they need not hold each other any longer
         if self.done:  # the client has gone
             if answer.pieces is not None:
                 discard(answer.pieces)
@@ -207,6 +209,10 @@ class HttpStream(Stream):
         self.finish()
         if self.link.shared.log_to:
             self.link.shared.log_request(self._exchange, answer, self.link.peer, self.sent_bytes)
+
+
+def nothing() -> None:
+    """What an exchange calls that nobody waits for."""
 
 
 def head_of(fields: Fields) -> Head:
