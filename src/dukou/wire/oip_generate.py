@@ -45,19 +45,13 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
     together = members.pop("parameters", None) or {}
     if not isinstance(together, dict):
         raise _malformed("'parameters' must be an object")
-    parameters = together | members
-    for name, value in parameters.items():
-        if not isinstance(value, str | int | float):
-            raise _malformed(
-                f"{name!r} is no input of model '{served.id.name}', and parameters are strings, numbers or booleans"
-            )
     return oip_bind.bind(
         served,
         context,
         inputs=inputs,
         read=_array,
         outputs=(),
-        parameters=parameters,
+        parameters=together | members,
         form=Form(id if isinstance(id, str) else None),
         signature_name=draft.signature_name,
     )
