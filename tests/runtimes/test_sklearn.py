@@ -127,6 +127,25 @@ def test_the_columns_of_a_frame_are_kept() -> None:
     assert signature.inputs[0].shape == (-1, 4)
 
 
+@pytest.mark.parametrize(
+    ("estimator", "target", "classes"),
+    [
+        (LogisticRegression(max_iter=500), FLOWERS, ("setosa", "versicolor", "virginica")),
+        (make_pipeline(StandardScaler(), GaussianNB()), y, ("0", "1", "2")),
+        (GaussianNB(), y > 0, ("False", "True")),
+        (GaussianNB(), y.astype(float), ("0.0", "1.0", "2.0")),
+        (GaussianMixture(2), None, ()),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_the_columns_of_probabilities_are_the_classes(estimator: Any, target: Any, classes: tuple[str, ...]) -> None:
+    """As text, in the order of the probabilities; what was never taught classes has none."""
+    signature = signature_of(estimator.fit(X, target))
+
+    assert signature.outputs[1].name == "probabilities"
+    assert signature.outputs[1].columns == classes
+
+
 AGE, CITY = ("age", "FP64", (-1, 1)), ("city", "BYTES", (-1, 1))
 
 

@@ -76,8 +76,8 @@ def signature_of(estimator: Any) -> Signature:
     | clusterer, mixture | `label` INT64 [-1]; `distances` or `probabilities` FP64 [-1, clusters] where it has them |
     | transformer | `transformed` FP64 or BYTES [-1, width] |
 
-    predict wins over transform. Output shapes are those of an answer to probe rows, so nothing is guessed from
-    attributes. Raises DukouError ARTIFACT_UNSUPPORTED.
+    The `columns` of a classifier's probabilities are its classes. predict wins over transform. Output shapes are those
+    of an answer to probe rows, so nothing is guessed from attributes. Raises DukouError ARTIFACT_UNSUPPORTED.
     """
     columns = read_columns(estimator)
     inputs = _inputs(columns)
@@ -88,7 +88,9 @@ def signature_of(estimator: Any) -> Signature:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 X = _assemble({spec.name: _probe(spec, columns, number) for spec in inputs}, inputs, frame)
-                outputs = tuple(_output(name, getattr(estimator, METHODS[name])(X)) for name in _wanted(estimator))
+                outputs = tuple(
+                    _output(name, getattr(estimator, METHODS[name])(X), estimator) for name in _wanted(estimator)
+                )
             return Signature(DEFAULT_SIGNATURE, inputs, outputs)
         except Exception as error:  # whatever an estimator makes of values it was not fitted for
             failure = error
@@ -210,8 +212,8 @@ def _wanted(estimator: Any) -> tuple[str, ...]:
     return ("label",)
 
 
-def _output(name: str, answer: Any) -> TensorSpec:
-    """The spec of an output, from the answer to two rows."""
+def _output(name: str, answer: Any, estimator: Any) -> TensorSpec:
+    """The spec of an output, from the answer to two rows; probabilities have the classes for columns."""
     array = _dense(answer)
     if array.ndim == 0 or len(array) != 2:
         raise ValueError(f"{METHODS[name]} gave the shape {list(array.shape)} for 2 rows")
@@ -222,7 +224,14 @@ def _output(name: str, answer: Any) -> TensorSpec:
         datatype = "INT64"
     else:
         datatype = "BOOL" if kind == "b" else "FP64"
-    return TensorSpec(name, datatype, (-1, *array.shape[1:]))
+    columns = _classes(estimator, array.shape[-1]) if name == "probabilities" else ()
+    return TensorSpec(name, datatype, (-1, *array.shape[1:]), columns)
+
+
+def _classes(estimator: Any, width: int) -> tuple[str, ...]:
+    """What a classifier calls its classes, as text; a mixture's components have no names."""
+    classes = np.asarray(getattr(estimator, "classes_", ()))
+    return tuple(str(one) for one in classes.tolist()) if classes.shape == (width,) else ()
 
 
 def _probe(spec: TensorSpec, columns: Columns, number: float) -> NDArray[Any]:
