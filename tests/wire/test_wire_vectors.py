@@ -1,11 +1,12 @@
 """Conformance vectors of TensorFlow Serving's REST API and the Open Inference Protocol, run through the codecs.
 
-Each line of `vectors/*.json` is a path, a body, the statuses allowed and what the answer must hold; `$string` and the
-like stand for any value of that type. Paths, labels and the choice of a version are net's and engine's work, so the
-least of both is here.
+Each line of `vectors/*.json` is a path, a body (`body_b64` where it is no text), the statuses allowed and what the
+answer must hold; `$string` and the like stand for any value of that type. Paths, labels and the choice of a version are
+net's and engine's work, so the least of both is here.
 """
 
 import asyncio
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -15,12 +16,13 @@ from typing import Any
 import pytest
 
 from dukou.core.errors import Code, DukouError, Reason
-from dukou.core.message import Context, Served
+from dukou.core.message import Context, Served, Table
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import Tensors
 from dukou.core.version import ModelRef
 from dukou.testing.models import Direct, FunctionModel, manifest, served
-from dukou.wire import oip_http, oip_metadata, tf_rest
+from dukou.wire import oip_http, oip_metadata, oip_repository, tf_rest
+from dukou.wire.codec import Headers, Reply
 
 FOLDER = Path(__file__).parent / "vectors"
 STATUS = {Code.INVALID_ARGUMENT: 400, Code.NOT_FOUND: 404, Code.UNIMPLEMENTED: 501}
@@ -97,29 +99,33 @@ def reference(path: str) -> tuple[ModelRef, str]:
     return ModelRef(name, int(version) if version else None, label), verb
 
 
-def infer(codec: Any, ref: ModelRef, body: bytes) -> bytes:
-    draft = codec.parse(ref, {}, body)
+def infer(codec: Any, ref: ModelRef, headers: Headers, body: bytes) -> Reply:
+    draft = codec.parse(ref, headers, body)
     version = choose(ref)
     request = codec.bind(draft, version, Context())
     assert version.stage is not None
-    return bytes(codec.encode(request, asyncio.run(version.stage.infer(request))).body)
+    reply: Reply = codec.encode(request, asyncio.run(version.stage.infer(request)))
+    return reply
 
 
-def tfs(path: str, body: bytes) -> bytes:
+def tfs(path: str, headers: Headers, body: bytes) -> Reply:
     ref, verb = reference(path)
     if verb == "predict":
-        return infer(tf_rest, ref, body)
+        return infer(tf_rest, ref, headers, body)
     versions = {MODELS[ref.name].id.version: MODELS[ref.name]} if ref.name in MODELS else {}
-    return tf_rest.model_status(ref.name, versions, ref.version)
+    return Reply(tf_rest.model_status(ref.name, versions, ref.version))
 
 
-def oip(path: str, body: bytes) -> bytes:
+def oip(path: str, headers: Headers, body: bytes) -> Reply:
     if path == "/v2":
-        return oip_metadata.server_metadata("dukou", "1.0", ["model_repository"])
+        return Reply(oip_metadata.server_metadata("dukou", "1.0", ["model_repository"]))
+    if path == "/v2/repository/index":
+        all_models = Table(models={name: {one.id.version: one} for name, one in MODELS.items()})
+        return Reply(json.dumps(oip_repository.index(all_models, oip_repository.parse_index(body))).encode())
     ref, verb = reference(path)
     if verb == "infer":
-        return infer(oip_http, ref, body)
-    return oip_metadata.model_metadata(ref.name, {1: MODELS[ref.name]}, MODELS[ref.name])
+        return infer(oip_http, ref, headers, body)
+    return Reply(oip_metadata.model_metadata(ref.name, {1: MODELS[ref.name]}, MODELS[ref.name]))
 
 
 def matches(wanted: Any, came: Any, *, exactly: bool) -> bool:
@@ -148,21 +154,35 @@ def vectors(name: str) -> list[Any]:
     return [pytest.param(vector, id=vector["id"]) for vector in loaded]
 
 
+def body_of(vector: Mapping[str, Any]) -> bytes:
+    if "body_b64" in vector:
+        return base64.b64decode(vector["body_b64"])
+    text: str = vector["body_text"] if "body_text" in vector else json.dumps(vector.get("body"))
+    return text.encode()
+
+
 def check(protocol: Any, codec: Any, vector: Mapping[str, Any]) -> None:
-    text = vector["body_text"] if "body_text" in vector else json.dumps(vector.get("body"))
+    sent = {name.lower().encode(): value.encode() for name, value in vector.get("headers", {}).items()}
     try:
-        status, answer = 200, protocol(vector["path"], text.encode())
+        status, reply = 200, protocol(vector["path"], sent, body_of(vector))
     except DukouError as error:
-        status, answer = STATUS[error.code], codec.refuse(error)
+        status, reply = STATUS[error.code], Reply(codec.refuse(error))
+    came = {name.decode(): value.decode() for name, value in reply.headers}
+    came["content-type"] = reply.content_type.decode()
+    end = int(came.get("inference-header-content-length", len(reply.body)))
+    said, rest = json.loads(reply.body[:end]), reply.body[end:]
     expect = vector["expect"]
 
     assert status in vector["status"]
-    assert matches(expect.get("json", {}), json.loads(answer), exactly="json" in expect)
-    assert matches(expect.get("json_subset", {}), json.loads(answer), exactly=False)
+    assert "json" not in expect or matches(expect["json"], said, exactly=True)
+    assert "json_subset" not in expect or matches(expect["json_subset"], said, exactly=False)
+    assert rest == base64.b64decode(expect.get("binary_tail_b64", ""))
+    for name, piece in expect.get("headers_contains", {}).items():
+        assert piece in came[name]
     if "error_contains" in expect:
-        assert expect["error_contains"] in json.loads(answer)["error"]
+        assert expect["error_contains"] in said["error"]
     for piece in expect.get("text_contains", ()):
-        assert piece in answer.decode()
+        assert piece in reply.body.decode()
 
 
 @pytest.mark.parametrize("vector", vectors("tfs"))
