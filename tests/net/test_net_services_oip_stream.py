@@ -115,6 +115,14 @@ def test_a_streaming_model_has_any_number_of_responses() -> None:
     assert run(Models(), message("count", 0)) == []
 
 
+def test_two_streams_share_the_call() -> None:
+    """One message at a time; the responses to each request are in order."""
+    answers = run(Models(), message("count", 3, "a"), message("count", 3, "b"))
+
+    for name in ("a", "b"):
+        assert [number(answer) for answer in answers if answer.infer_response.id == name] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("n", [0, 2])
 def test_the_end_is_told_to_those_who_ask(n: int) -> None:
     """As a response without outputs, also after none."""
@@ -171,7 +179,8 @@ def test_streams_and_ordinary_requests_do_not_wait_for_each_other() -> None:
         models.gate.open("open")
         more.set()
         await rpc.until(lambda: len(rpc.sent) == 1)
-        assert said(rpc.sent[0]).infer_response.id == "stream"
+        await turns()
+        assert [said(answer).infer_response.id for answer in rpc.sent] == ["stream"]
         more.clear()
         rpc.give(message("count", 4, "another stream"))
         models.gate.open("blocked")

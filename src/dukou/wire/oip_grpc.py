@@ -200,10 +200,10 @@ def _learn(head: Head, served: Served, request: InferenceRequest) -> Known | Non
     """What the next call with this head need not find out again, where only the numbers of its inputs can differ."""
     if head.parameters:
         return None
-    places = {each.name: place for place, each in enumerate(head.inputs) if each.contents is None}
+    places = {each.name: place for place, each in enumerate(head.inputs)}
     tensors = []
     for name, array in request.inputs.items():
-        if name not in places or array.dtype.kind in "bO":  # of these not every byte is a value
+        if array.dtype.kind in "bO":  # of these not every byte is a value
             return None
         tensors.append((places[name], name, array.dtype, array.shape, array.nbytes))
     form: Form = request.reply
