@@ -10,7 +10,7 @@ from itertools import islice
 from dukou.core.clock import Clock
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.event import BatchRan, Observer
-from dukou.core.message import Context, InferenceRequest, InferenceResponse
+from dukou.core.message import InferenceRequest, InferenceResponse
 from dukou.core.model import ModelManifest, Signature
 from dukou.engine.batch import batch_key, has_fixed_rows
 from dukou.engine.drive import Slot, resume_all
@@ -212,24 +212,33 @@ class Batcher:
     def _finish(self, batch: list[Waiting], rows: int, ran: Ran) -> None:
         """Hand out the answers, or deal with the failure; then let the next batch in."""
         self._running -= len(batch)
-        answered: list[Context] = []
+        arrived_s: Sequence[float] = ()
+        entries: Sequence[int] = ()
         if ran.answers is None:
             assert ran.error is not None
             self._fail(batch, ran.error)
         else:
-            answered = [waiting.request.context for waiting in batch if waiting.open]
+            if len(batch) == 1:  # a list made by a loop takes 0.15 µs more
+                context = batch[0].request.context
+                if batch[0].open:
+                    arrived_s = (context.arrived_s,)
+                    entries = (context.entry,)
+            else:
+                answered = [waiting.request.context for waiting in batch if waiting.open]
+                arrived_s = [context.arrived_s for context in answered]
+                entries = [context.entry for context in answered]
             resume_all(batch, [InferenceResponse(self._version, outputs) for outputs in ran.answers])
         self._tell(
             BatchRan(
                 self._version,
-                [context.arrived_s for context in answered],
+                arrived_s,
                 ran.started_s,
                 ran.ended_s,
                 rows,
                 ran.inline,
                 ran.joined_s,
                 ran.inferred_s,
-                [context.entry for context in answered],
+                entries,
             )
         )
         if not ran.inline and self._groups:

@@ -141,13 +141,14 @@ class Executor:
         first = requests[0]
         answers: Sequence[Tensors] | None = None
         failure: DukouError | None = None
-        started_s = self._clock()
+        clock = self._clock
+        started_s = clock()
         joined_s = inferred_s = 0.0
         try:
             inputs = join(requests)
-            joined_s = self._clock()
+            joined_s = clock()
             outputs = self._model.infer(first.signature.name, inputs, first.outputs, first.parameters)
-            inferred_s = self._clock()
+            inferred_s = clock()
             outputs = {name: outputs[name] for name in first.outputs}
             answers = cut(outputs, [request.rows for request in requests]) if first.signature.batched else [outputs]
         except DukouError as error:
@@ -156,8 +157,8 @@ class Executor:
             failure = DukouError(Reason.MODEL_FAILED, model=self._version.name, version=self._version.version)
             failure.__cause__ = error
         if answers is None:
-            return Ran(None, failure, started_s, self._clock(), inline)
-        return Ran(answers, None, started_s, self._clock(), inline, joined_s, inferred_s)
+            return Ran(None, failure, started_s, clock(), inline)
+        return Ran(answers, None, started_s, clock(), inline, joined_s, inferred_s)
 
     def _warm(self, signature: Signature) -> list[tuple[InferenceRequest, float]]:
         """Runs worth learning from and their seconds; the first run of all may have set things up and is not."""
