@@ -1,6 +1,6 @@
 """The Codec of `POST /v2/models/MODEL/infer`: JSON, with raw tensor data behind it where the headers say so."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dukou.core.errors import DukouError, Reason
@@ -11,7 +11,7 @@ from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_write import error_text
 from dukou.wire.oip_bind import Form
 from dukou.wire.oip_errors import describe
-from dukou.wire.oip_json import NOT_IN_JSON, Call, NumericCall
+from dukou.wire.oip_json import NOT_IN_JSON, Call, NumericCall, Output
 
 RAW_BYTES_PER_TEXT = 64
 """Raw data takes about a sixty-fourth of the time of as much text."""
@@ -59,7 +59,7 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
         signature_name=draft.signature_name,
     )
     if outputs or parameters:
-        form.binary = _binary(request, parameters, {output.name: output.parameters or {} for output in outputs})
+        form.binary = _binary(request, parameters, outputs)
     for spec in request.signature.outputs:
         if spec.datatype in NOT_IN_JSON and _is_json(request, spec.name):
             raise oip_json.not_in_json(spec.datatype, "output", spec.name).within(
@@ -74,12 +74,12 @@ def _is_json(request: InferenceRequest, output: str) -> bool:
     return output in request.outputs and output not in form.binary and output not in (form.classes or ())
 
 
-def _binary(
-    request: InferenceRequest, parameters: Mapping[str, Any], outputs: Mapping[str, Mapping[str, Any]]
-) -> Collection[str]:
+def _binary(request: InferenceRequest, parameters: Mapping[str, Any], outputs: Sequence[Output]) -> Collection[str]:
     """The outputs that are wanted as raw data: what an output says, else what is said for all."""
     default = _flag(parameters, "binary_data_output", False)
-    return [name for name in request.outputs if _flag(outputs.get(name, {}), "binary_data", default)]
+    if not outputs:
+        return request.outputs if default else ()
+    return [output.name for output in outputs if _flag(output.parameters or {}, "binary_data", default)]
 
 
 def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:

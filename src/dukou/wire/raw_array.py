@@ -3,7 +3,6 @@
 A BOOL takes a byte. Each element of BYTES is its length in four bytes and then that many bytes.
 """
 
-import math
 import struct
 import sys
 from collections.abc import Sequence
@@ -34,9 +33,14 @@ _length = struct.Struct("<I")
 
 def stated_size(shape: Sequence[int], tensor: str) -> int:
     """How many elements a tensor of `shape` has. Raises DukouError MALFORMED_REQUEST for what no array can have."""
-    if len(shape) > MAX_RANK or min(shape, default=0) < 0 or max(shape, default=0) > MOST_LENGTH:
+    if len(shape) > MAX_RANK:
         raise _no_shape(tensor)
-    return math.prod(shape)
+    size = 1
+    for length in shape:
+        if not 0 <= length <= MOST_LENGTH:
+            raise _no_shape(tensor)
+        size *= length
+    return size
 
 
 def _no_shape(tensor: str) -> DukouError:
@@ -58,7 +62,7 @@ def from_raw(data: Raw, datatype: str, shape: Sequence[int], tensor: str) -> NDA
             raise DukouError(Reason.WRONG_BYTES, tensor=tensor, got=len(data), wanted=size * dtype.itemsize)
         array = _numbers(data, dtype)
     try:
-        return array.reshape(shape)
+        return array.reshape(tuple(shape))
     except (ValueError, OverflowError):  # no elements, and axes that are too long together
         raise _no_shape(tensor) from None
 
