@@ -102,7 +102,7 @@ def _reload(facts: Facts, said: Any) -> Any:
         "Reloading the configuration is not enabled on this server: the config is valid, nothing was changed. "
         "The models are those that the server was started with."
     )
-    raise DukouError(Reason.NOT_SUPPORTED, detail=detail)
+    raise says(detail, Reason.NOT_SUPPORTED)
 
 
 class _Task(msgspec.Struct, frozen=True):
@@ -155,7 +155,7 @@ def _tasks(said: Any, served: Served, context: Context) -> list[_Task]:
             raise says(f"Requested signature not found in model graph: {name}")
         if task.method_name not in (tf_examples.CLASSIFY, tf_examples.REGRESS):
             detail = f"Unsupported signature method_name: {task.method_name}"
-            raise DukouError(Reason.NOT_SUPPORTED, detail=detail)
+            raise says(detail, Reason.NOT_SUPPORTED)
         tasks.append(_Task(task.method_name, tf_examples.bind(task.method_name, name, examples, served, context)))
     return tasks
 

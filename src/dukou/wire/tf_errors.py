@@ -45,9 +45,9 @@ _TEXTS: Mapping[Reason, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def says(text: str) -> DukouError:
+def says(text: str, reason: Reason = Reason.MALFORMED_REQUEST, **facts: Any) -> DukouError:
     """A refusal in these words."""
-    return DukouError(Reason.MALFORMED_REQUEST, detail=text, text=text)
+    return DukouError(reason, detail=text, text=text, **facts)
 
 
 def type_name(value: Any) -> str:
@@ -101,7 +101,7 @@ def in_inputs(value: Any, spec: TensorSpec, error: DukouError) -> DukouError:
 def unsupported(value: Any, spec: TensorSpec) -> DukouError:
     """A datatype that this protocol's JSON cannot carry."""
     text = f"Conversion of JSON Value: {quote(value)} to type: {KINDS[spec.datatype].name}"
-    return DukouError(Reason.NOT_SUPPORTED, tensor=spec.name, detail=text, text=text)
+    return says(text, Reason.NOT_SUPPORTED, tensor=spec.name)
 
 
 def _first_shape(value: Any) -> tuple[int, ...]:

@@ -70,16 +70,12 @@ def bind(method: str, name: str, said: Examples, served: Served, context: Contex
     try:
         signature = served.manifest.signatures.get(name or DEFAULT_SIGNATURE)
         if signature is None:
-            text = f"No signature was found with the name: {name or DEFAULT_SIGNATURE}"
-            raise DukouError(
-                Reason.SIGNATURE_NOT_FOUND,
-                signature=name or DEFAULT_SIGNATURE,
-                served=", ".join(served.manifest.signatures),
-                text=text,
-            )
+            asked = name or DEFAULT_SIGNATURE
+            text = f"No signature was found with the name: {asked}"
+            raise says(text, Reason.SIGNATURE_NOT_FOUND, signature=asked)
         reading = (_read_classes if method == CLASSIFY else _read_values)(signature, len(said.examples))
         if not said.examples:
-            raise DukouError(Reason.NO_ROWS, text="Input is empty.")
+            raise says("Input is empty.", Reason.NO_ROWS)
         inputs = to_inputs(said, signature)
         rows = count(inputs, signature, served)
     except DukouError as error:
@@ -99,11 +95,11 @@ def _read_classes(signature: Signature, examples: int) -> Reading:
             return Reading(examples, "probabilities", labels=outputs["probabilities"].columns)
         if "label" in outputs:
             return Reading(examples, "", "label")
-    detail = (
+    text = (
         'Expected classification signature outputs to contain at least one of "classes" or "scores". '
         f"Signature was: {_debug(signature)}"
     )
-    raise DukouError(Reason.PRECONDITION_FAILED, detail=detail)
+    raise says(text, Reason.PRECONDITION_FAILED)
 
 
 def _read_values(signature: Signature, examples: int) -> Reading:
@@ -115,8 +111,8 @@ def _read_values(signature: Signature, examples: int) -> Reading:
         one = spec.shape is None or len(spec.shape) == 1 or spec.shape[1:] == (1,)
         if one and spec.datatype in ("FP16", "FP32", "FP64"):
             return Reading(examples, spec.name)
-    detail = f"No regression outputs found in SignatureDef: {_debug(signature)}"
-    raise DukouError(Reason.PRECONDITION_FAILED, detail=detail)
+    text = f"No regression outputs found in SignatureDef: {_debug(signature)}"
+    raise says(text, Reason.PRECONDITION_FAILED)
 
 
 def _debug(signature: Signature) -> str:
@@ -152,10 +148,7 @@ def _column(said: Examples, name: str, spec: TensorSpec) -> NDArray[Any]:
     common = said.context.get(name)
     values: list[Any] = []
     for row, example in enumerate(said.examples):
-        feature = example.get(name, common)
-        wrong = _fault(feature, name, spec)
-        if feature is None or wrong is not None:
-            raise DukouError(Reason.MALFORMED_REQUEST, detail=wrong, text=wrong, tensor=spec.name, row=row)
+        feature = _checked(example.get(name, common), name, spec, row)
         size = len(feature.values)
         if wanted < 0 and size:
             wanted = size  # of the first example; the others must have as many
@@ -164,7 +157,7 @@ def _column(said: Examples, name: str, spec: TensorSpec) -> NDArray[Any]:
                 f"Key: {name}, Index: {row}.  Number of {feature.kind} values != expected.  "
                 f"values size: {size} but output shape: {_shape(inner)}"
             )
-            raise DukouError(Reason.WRONG_WIDTH, text=wrong, tensor=spec.name, row=row, got=size, wanted=wanted)
+            raise says(wrong, Reason.WRONG_WIDTH, tensor=spec.name, row=row, got=size, wanted=wanted)
         if feature is common and size * row > MOST_VALUES:
             raise DukouError(Reason.TOO_MANY_VALUES, tensor=spec.name, got=size * row, wanted=MOST_VALUES)
         values += feature.values
@@ -173,17 +166,19 @@ def _column(said: Examples, name: str, spec: TensorSpec) -> NDArray[Any]:
         return array.reshape(len(said.examples), *inner)
     except ValueError:
         wrong = f"Key: {name}.  {wanted} values do not fill the shape {_shape(inner)}"
-    raise DukouError(Reason.WRONG_WIDTH, text=wrong, tensor=spec.name, got=wanted, wanted=list(inner))
+    raise says(wrong, Reason.WRONG_WIDTH, tensor=spec.name, got=wanted, wanted=list(inner))
 
 
-def _fault(feature: Feature | None, name: str, spec: TensorSpec) -> str | None:
-    """What is wrong with a feature, its number of values apart; None where nothing is."""
+def _checked(feature: Feature | None, name: str, spec: TensorSpec, row: int) -> Feature:
+    """A feature that is there and of the right kind. Raises DukouError."""
     if feature is None or not feature.kind:
-        return f"Feature: {name} (data type: {KINDS[spec.datatype].name}) is required but could not be found."
+        text = f"Feature: {name} (data type: {KINDS[spec.datatype].name}) is required but could not be found."
+        raise says(text, tensor=spec.name, row=row)
     expected = _KIND_OF[DTYPES[spec.datatype].kind]
-    if feature.kind == expected or (feature.kind == "int64" and expected == "float"):
-        return None
-    return f"Key: {name}.  Data types don't match. Data type: {feature.kind} but expected type: {expected}"
+    if feature.kind != expected and (feature.kind, expected) != ("int64", "float"):
+        text = f"Key: {name}.  Data types don't match. Data type: {feature.kind} but expected type: {expected}"
+        raise says(text, Reason.WRONG_DATATYPE, tensor=spec.name, row=row, got=feature.kind, wanted=expected)
+    return feature
 
 
 _KIND_OF: Mapping[str, str] = {"f": "float", "i": "int64", "u": "int64", "b": "int64", "O": "string", "V": "bfloat16"}

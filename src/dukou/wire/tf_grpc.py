@@ -25,6 +25,7 @@ from dukou.wire.codec import Headers, Reply
 from dukou.wire.protobuf import head
 from dukou.wire.raw_array import Raw
 from dukou.wire.rows import count, fit
+from dukou.wire.tf_errors import says
 from dukou.wire.tf_kinds import KINDS
 from dukou.wire.tf_known import Known
 from dukou.wire.tf_tensor import AS_MEMORY, from_proto, name_of, to_proto
@@ -61,7 +62,7 @@ def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
 def reference(said: Any) -> ModelRef:
     """The model that a message's `model_spec` asks for. Raises DukouError MALFORMED_REQUEST where it names none."""
     if not said.HasField("model_spec"):
-        raise DukouError(Reason.MALFORMED_REQUEST, detail="Missing ModelSpec")
+        raise says("Missing ModelSpec")
     return model_ref(said.model_spec)
 
 
@@ -69,7 +70,7 @@ def model_ref(spec: Any) -> ModelRef:
     """The model that a ModelSpec asks for. Raises DukouError MALFORMED_REQUEST where it names none."""
     name = spec.name
     if not name:
-        raise DukouError(Reason.MALFORMED_REQUEST, detail="ModelSpec has no name specified.")
+        raise says("ModelSpec has no name specified.")
     choice = spec.WhichOneof("version_choice")
     if choice is None:
         return ModelRef(name)
@@ -102,7 +103,7 @@ def _signature(name: str, served: Served) -> Signature:
     found = served.manifest.signatures.get(name or DEFAULT_SIGNATURE)
     if found is None:
         text = f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.'
-        raise DukouError(Reason.PRECONDITION_FAILED, detail=text)
+        raise says(text, Reason.PRECONDITION_FAILED)
     return found
 
 
@@ -132,7 +133,7 @@ def _widened(array: NDArray[Any] | None, spec: TensorSpec, came: int, place: int
             return array.astype(wanted)
     got, name = name_of(came), KINDS[spec.datatype].name
     text = f"Expects arg[{place}] to be {name} but {got} is provided (input {spec.name})"
-    raise DukouError(Reason.WRONG_DATATYPE, tensor=spec.name, got=got, wanted=name, text=text)
+    raise says(text, Reason.WRONG_DATATYPE, tensor=spec.name, got=got, wanted=name)
 
 
 def _other_inputs(came: Any, specs: Collection[TensorSpec]) -> DukouError:
@@ -143,14 +144,14 @@ def _other_inputs(came: Any, specs: Collection[TensorSpec]) -> DukouError:
         f"Missing but required: {_names(wanted - sent)}."
     )
     reason = Reason.INPUT_MISSING if wanted - sent else Reason.INPUT_UNEXPECTED
-    return DukouError(reason, wanted=len(wanted), got=len(sent), missing=_names(wanted - sent), text=text)
+    return says(text, reason, wanted=len(wanted), got=len(sent), missing=_names(wanted - sent))
 
 
 def _unknown_inputs(came: Any, specs: Collection[TensorSpec]) -> DukouError:
     names = {spec.name for spec in specs}
     unknown = min(set(came) - names)
     text = f"input tensor alias not found in signature: {unknown}. Inputs expected to be in the set {_names(names)}."
-    return DukouError(Reason.INPUT_UNEXPECTED, tensor=unknown, wanted=_names(names), text=text)
+    return says(text, Reason.INPUT_UNEXPECTED, tensor=unknown, wanted=_names(names))
 
 
 def _outputs(asked: Collection[str], signature: Signature) -> tuple[str, ...]:
@@ -164,9 +165,9 @@ def _outputs(asked: Collection[str], signature: Signature) -> tuple[str, ...]:
                 f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
                 f"{_names(names)}."
             )
-            raise DukouError(Reason.OUTPUT_UNEXPECTED, got=alias, wanted=_names(names), text=text)
+            raise says(text, Reason.OUTPUT_UNEXPECTED, got=alias, wanted=_names(names))
         if alias in seen:
-            raise DukouError(Reason.OUTPUT_DUPLICATE, got=alias, text=f"duplicate output tensor alias: {alias}")
+            raise says(f"duplicate output tensor alias: {alias}", Reason.OUTPUT_DUPLICATE, got=alias)
         seen.append(alias)
     return tuple(seen)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from dukou.core.errors import DukouError, Reason
+from dukou.core.errors import Reason
 from dukou.core.message import Table
 from dukou.core.version import State
 from dukou.wire.tf_errors import says
@@ -46,7 +46,7 @@ def check(config: Any, table: Table) -> None:
                     f"Request to assign label to version {version} of model {model.name}, "
                     "which is not currently available for inference"
                 )
-                raise DukouError(Reason.PRECONDITION_FAILED, detail=text)
+                raise says(text, Reason.PRECONDITION_FAILED)
 
 
 def _check_names(names: Collection[str]) -> None:

@@ -22,6 +22,7 @@ from dukou.wire.json_cut import MAX_RANK
 from dukou.wire.json_text import MOST_VALUES
 from dukou.wire.json_write import native
 from dukou.wire.raw_array import SMALL_BYTES, Raw
+from dukou.wire.tf_errors import says
 from dukou.wire.tf_kinds import KINDS
 
 MOST_FILLED_BYTES = 64 * 1024 * 1024
@@ -200,7 +201,7 @@ def _unpacked(values: Any, field: str, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _unreadable(name: str, detail: str) -> DukouError:
-    return DukouError(Reason.MALFORMED_REQUEST, tensor=name, detail=f"tensor parsing error: {name}: {detail}")
+    return says(f"tensor parsing error: {name}: {detail}", tensor=name)
 
 
 def to_proto(array: NDArray[Any]) -> tuple[bytes, Raw]:
