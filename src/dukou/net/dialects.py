@@ -114,7 +114,7 @@ def _unsupported(api: Api, what: str, *methods: bytes) -> Methods:
 # Parts of tables.
 
 _METRICS = {b"/metrics": _page(pages.metrics, _V2, in_pool=True)}
-_DOCUMENTS: dict[bytes, Methods] = {}
+_DOCUMENTS = {b"/openapi.json": _page(pages.openapi_document, _V2), b"/docs": _page(pages.docs, _V2)}
 _MLFLOW_PAGES = {
     b"/invocations": _call(_MLFLOW),
     b"/ping": _page(pages.ping, _MLFLOW),

@@ -13,10 +13,12 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Served
 from dukou.core.model import ModelVersion
 from dukou.core.statistics import VersionStatistics
-from dukou.net import landing
+from dukou.net import docs_page, landing
 from dukou.net.compression import decompress
 from dukou.net.exchange import Answer
 from dukou.net.health import server_ready
+from dukou.net.html import policy
+from dukou.net.openapi import openapi
 from dukou.net.routes import Asked, View
 from dukou.wire import kserve, oip_config, oip_metadata, oip_repository, oip_statistics, tf_rest
 
@@ -165,6 +167,17 @@ def front_page(view: View, asked: Asked) -> Answer:
         return Answer(200, landing.as_json(table, __version__), headers=vary)
     page = landing.as_html(table, __version__, _origin(view, asked), view.plain or PlainConfig())
     return Answer(200, page, HTML_TYPE, vary)
+
+
+def openapi_document(view: View, asked: Asked) -> Answer:
+    """The interface, as other programs read it."""
+    return Answer(200, orjson.dumps(openapi(view.facts.plane.table, view.dialect, view.plain)))
+
+
+def docs(view: View, asked: Asked) -> Answer:
+    """The interface, as people read it."""
+    page = docs_page.as_html(openapi(view.facts.plane.table, view.dialect, view.plain))
+    return Answer(200, page, HTML_TYPE, ((b"content-security-policy", policy(docs_page.SCRIPT)),))
 
 
 def _origin(view: View, asked: Asked) -> str:
