@@ -37,6 +37,8 @@ _ID, _RAW = protobuf.tag(ID), protobuf.tag(RAW_INPUT_CONTENTS)
 
 KNOWN_HEADS = 1024
 KNOWN_HEAD_BYTES = 1024
+HEAD_BYTES = 65_536
+"""A longer one holds the tensors themselves."""
 MOST_TEXT = 1024
 """Characters of an error's message; clients take metadata of 8 kB in all."""
 CONTENT_TYPE = b"application/grpc"
@@ -376,11 +378,14 @@ def reading_bytes(headers: Headers, body: bytes) -> int:
     """The message without the raw contents of numbers; strings take time, and are known by their datatype."""
     raw: list[Raw] = []
     try:
-        rest = protobuf.cut(body, {_RAW: raw})
+        rest = protobuf.around(body, {_RAW: raw})
     except DukouError:
         return 0  # is refused at once
     size = sum(map(len, raw))
-    return len(rest) + (size if b"BYTES" in rest else size // RAW_BYTES_PER_TEXT)
+    rest_size = sum(map(len, rest))
+    if rest_size > HEAD_BYTES or b"BYTES" in b"".join(rest):
+        return rest_size + size
+    return rest_size + size // RAW_BYTES_PER_TEXT
 
 
 def writing_bytes(request: InferenceRequest, response: InferenceResponse) -> int:

@@ -5,7 +5,7 @@ a message, which protobuf then reads without them, or put behind one that it has
 Encoding: https://protobuf.dev/programming-guides/encoding/.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from dukou.core.errors import DukouError, Reason
@@ -29,6 +29,11 @@ def cut(message: bytes, taken: Mapping[int, list[Raw]]) -> bytes:
     Only the outermost fields are looked at; what is found in more than SMALL_BYTES are views. Raises DukouError
     MALFORMED_REQUEST for what is no message, and for more than MOST_FIELDS of them.
     """
+    return b"".join(around(message, taken))
+
+
+def around(message: bytes, taken: Mapping[int, list[Raw]]) -> Sequence[Raw]:
+    """What `cut` leaves of a message, in pieces."""
     size = len(message)
     view = message if size <= SMALL_BYTES else memoryview(message)
     rest: list[Raw] = []
@@ -64,7 +69,7 @@ def cut(message: bytes, taken: Mapping[int, list[Raw]]) -> bytes:
         raise _damaged()
     if begun < size:
         rest.append(view[begun:])
-    return b"".join(rest)
+    return rest
 
 
 def _after(message: bytes, kind: int, at: int) -> int:
