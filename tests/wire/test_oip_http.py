@@ -203,6 +203,20 @@ def test_a_wrong_request_is_refused_in_these_words(body: bytes, version: Served,
     assert refusal(body, version) == (Code.INVALID_ARGUMENT, text)
 
 
+HUGE = [10**4000] * 1000
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("data", [[1, 2], [1, None]])
+@pytest.mark.parametrize("shape", [HUGE, [-1, *HUGE], [0, *HUGE], [1] * 33, [2**49], [-(2**49)], [1, 10**400]])
+def test_no_time_is_spent_on_shapes_that_no_tensor_has(data: Any, shape: list[int]) -> None:
+    """The product of many large numbers would take minutes."""
+    code, text = refusal(body_of(tensor(data, shape)))
+
+    assert code is Code.INVALID_ARGUMENT
+    assert "no tensor has the stated shape" in text or "null came where FP32 is wanted" in text
+
+
 @pytest.mark.parametrize("nested", [True, False])
 def test_the_row_of_a_wrong_value_is_named_in_large_bodies_too(nested: bool) -> None:
     """Flat or nested, by the stated shape."""

@@ -21,9 +21,10 @@ from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import DTYPES, Tensors, datatype_of
 from dukou.core.version import ModelVersion
 from dukou.wire.json_array import Numbers, to_array
+from dukou.wire.json_cut import MAX_RANK
 from dukou.wire.json_text import decode, read
 from dukou.wire.json_write import array_text
-from dukou.wire.raw_array import from_raw, stated_size
+from dukou.wire.raw_array import MOST_LENGTH, from_raw, no_shape
 
 T = TypeVar("T")
 
@@ -148,8 +149,9 @@ def _shaped(tensor: NumericInput | Input, spec: TensorSpec, numbers: bool) -> ND
 
 def _other_size(array: NDArray[Any], tensor: NumericInput | Input) -> DukouError:
     shape = tensor.shape
-    size = math.prod(shape) if min(shape, default=0) < 0 else stated_size(shape, tensor.name)
-    return DukouError(Reason.WRONG_WIDTH, tensor=tensor.name, got=array.size, wanted=size, stated=shape)
+    if len(shape) > MAX_RANK or any(abs(size) > MOST_LENGTH for size in shape):
+        return no_shape(tensor.name)
+    return DukouError(Reason.WRONG_WIDTH, tensor=tensor.name, got=array.size, wanted=math.prod(shape), stated=shape)
 
 
 def _by_stated_row(error: DukouError, tensor: NumericInput | Input) -> DukouError:
@@ -158,6 +160,8 @@ def _by_stated_row(error: DukouError, tensor: NumericInput | Input) -> DukouErro
     data: Any = tensor.data
     if place is None or isinstance(data[0], list | np.ndarray) or min(tensor.shape, default=0) < 1:
         return error
+    if len(tensor.shape) > MAX_RANK:
+        return no_shape(tensor.name)
     return DukouError(error.reason, **(error.facts | {"row": place // math.prod(tensor.shape[1:])}))
 
 

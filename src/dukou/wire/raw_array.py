@@ -34,16 +34,17 @@ _length = struct.Struct("<I")
 def stated_size(shape: Sequence[int], tensor: str) -> int:
     """How many elements a tensor of `shape` has. Raises DukouError MALFORMED_REQUEST for what no array can have."""
     if len(shape) > MAX_RANK:
-        raise _no_shape(tensor)
+        raise no_shape(tensor)
     size = 1
     for length in shape:
         if not 0 <= length <= MOST_LENGTH:
-            raise _no_shape(tensor)
+            raise no_shape(tensor)
         size *= length
     return size
 
 
-def _no_shape(tensor: str) -> DukouError:
+def no_shape(tensor: str) -> DukouError:
+    """The refusal of a shape that no array can have."""
     return DukouError(Reason.MALFORMED_REQUEST, tensor=tensor, detail="no tensor has the stated shape")
 
 
@@ -64,7 +65,7 @@ def from_raw(data: Raw, datatype: str, shape: Sequence[int], tensor: str) -> NDA
     try:
         return array.reshape(tuple(shape))
     except (ValueError, OverflowError):  # no elements, and axes that are too long together
-        raise _no_shape(tensor) from None
+        raise no_shape(tensor) from None
 
 
 def _numbers(data: Raw, dtype: np.dtype[Any]) -> NDArray[Any]:
