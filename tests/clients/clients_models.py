@@ -1,6 +1,7 @@
 """The models that the public clients call: those of the conformance vectors, and a few more."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -27,6 +28,21 @@ class Model:
             yield {"NUMBER": np.array([number], np.int32)}
 '''
 
+SLOW = '''
+"""Gives back its input after a second."""
+
+import time
+
+
+class Model:
+    inputs = {"IN": ("INT32", [-1])}
+    outputs = {"OUT": ("INT32", [-1])}
+
+    def predict(self, inputs):
+        time.sleep(1.0)
+        return {"OUT": inputs["IN"]}
+'''
+
 LABELLED = """
 backend: "onnxruntime"
 max_batch_size: 8
@@ -38,9 +54,10 @@ output { name: "PROBABILITIES" data_type: TYPE_FP32 dims: [ 3 ] label_filename: 
 def build(folder: Path) -> None:
     """Write the repository."""
     build_models(folder)
-    counter = folder / "counter" / "1"
-    counter.mkdir(parents=True)
-    (counter / "model.py").write_text(COUNTER, encoding="utf-8")
+    for name, code in (("counter", COUNTER), ("slow", SLOW)):
+        version = folder / name / "1"
+        version.mkdir(parents=True)
+        (version / "model.py").write_text(code, encoding="utf-8")
     build_labelled(folder / "labelled")
 
 
@@ -52,11 +69,16 @@ def build_labelled(folder: Path) -> None:
     (folder / "labels.txt").write_text("setosa\nversicolor\nvirginica\n", encoding="utf-8")
 
 
-def build_mnist(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Train on scikit-learn's handwritten digits and write `mnist`, version 1, whose input `images` is [-1, 28, 28].
+class Mnist(NamedTuple):
+    """Images [rows, 28, 28] that the model was not trained on, the digits they show, and its scores [rows, 10]."""
 
-    Returns images [rows, 28, 28] that it was not trained on, with the digits they show.
-    """
+    images: NDArray[np.float32]
+    digits: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
+def build_mnist(folder: Path) -> Mnist:
+    """Train on scikit-learn's handwritten digits and write `mnist`, version 1, whose input `images` is [-1, 28, 28]."""
     digits = load_digits()
     # 8 x 8 pixels of 0 to 16, each drawn as 3 x 3 within a frame: the size and the range of MNIST's.
     images = np.pad(np.kron(digits.images / 16.0, np.ones((1, 3, 3))), ((0, 0), (2, 2), (2, 2))).astype(np.float32)
@@ -69,7 +91,7 @@ def build_mnist(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     ]
     weights = {"weights": model.coef_.T, "bias": model.intercept_}
     save(folder / "mnist" / "1", nodes, ("images", ["rows", 28, 28]), ("scores", ["rows", 10]), weights)
-    return images[test], digits.target[test]
+    return Mnist(images[test], digits.target[test], model.predict_proba(images[test].reshape(-1, 784)))
 
 
 def save(

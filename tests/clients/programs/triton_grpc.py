@@ -28,6 +28,12 @@ def count_to(number):
     return [one]
 
 
+def slow():
+    one = triton.InferInput("IN", [1], "INT32")
+    one.set_data_from_numpy(np.array([1], np.int32))
+    return [one]
+
+
 def health(client):
     return [
         client.is_server_live(),
@@ -161,7 +167,7 @@ def errors(client):
         "datatype": text(client.infer, "addsub", [wrong, inputs()[1]]),
         "missing": text(client.infer, "addsub", inputs()[:1]),
         "decoupled": text(client.infer, "counter", count_to(1)),
-        "deadline": text(client.infer, "addsub", inputs(), client_timeout=1e-6),
+        "deadline": text(client.infer, "slow", slow(), client_timeout=0.1),
         "shared_memory": text(client.register_system_shared_memory, "region", "/region", 16),
         "load": text(client.load_model, "addsub"),
         "trace": text(client.get_trace_settings),
