@@ -110,7 +110,7 @@ def _operation(
     """An operation. `answer` is the schema of its JSON, or the content type of what is no JSON ("" for no body);
     `failures` are the statuses of refusals; `more` are other answers."""
     if isinstance(answer, str):
-        content: dict[str, Any] = {answer: {"schema": _TEXT}} if answer else {}
+        content: dict[str, Any] = {answer: {}} if answer else {}
     else:
         content = {"application/json": {"schema": answer}}
     responses: dict[str, Any] = {"200": {"description": "Success."} | ({"content": content} if content else {})}
@@ -171,7 +171,7 @@ def _server_paths(dialect: str) -> dict[str, Any]:
                 "server",
                 {"type": "array", "items": entry},
                 body=_json(record({"ready": {"type": "boolean"}}, [])),
-                failures=("400", "413"),
+                failures=("400", "413", "422") if dialect in ("kserve", "mlserver") else ("400", "413", "500"),
             )
         },
         "/metrics": {
