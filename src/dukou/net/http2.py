@@ -138,7 +138,6 @@ class Session:
         try:
             self._engine.receive_data(data)
         except Exception as error:
-            self._tell()
             self._fail(error)
         else:
             self._tell()
@@ -229,6 +228,11 @@ class Session:
         if not self.ended:
             self.ended = True
             self._engine.terminate_connection(code)
+
+    def close(self) -> None:
+        """The connection is lost: let go of the client, which refers to this session; nothing is to be read or sent."""
+        self.ended = self._failed = True
+        del self._client
 
     def _tell(self) -> None:
         client = self._client

@@ -158,8 +158,9 @@ class Http2Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: tell the calls that nobody waits for them."""
         self._transport = None
-        self.shared.closed(self)
         self._cancel_all()
+        self.session.close()
+        self.shared.closed(self)
 
     def data_received(self, data: bytes) -> None:
         """Read on; what there is to say goes out when all that was read with it has been looked at."""
