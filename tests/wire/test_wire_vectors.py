@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 from dukou.core.errors import Code, DukouError, Reason
@@ -21,13 +23,14 @@ from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import Tensors
 from dukou.core.version import ModelRef
 from dukou.testing.models import Direct, FunctionModel, manifest, served
-from dukou.wire import oip_http, oip_metadata, oip_repository, tf_rest
+from dukou.wire import oip_http, oip_metadata, oip_repository, tf_rest, tf_rest_examples
 from dukou.wire.codec import Headers, Reply
 
 FOLDER = Path(__file__).parent / "vectors"
-STATUS = {Code.INVALID_ARGUMENT: 400, Code.NOT_FOUND: 404, Code.UNIMPLEMENTED: 501}
+STATUS = {Code.INVALID_ARGUMENT: 400, Code.FAILED_PRECONDITION: 400, Code.NOT_FOUND: 404, Code.UNIMPLEMENTED: 501}
 KINDS = {"$string": str, "$number": (int, float), "$array": list, "$object": dict}
 LABELS = {"stable": 123}
+TF_CODECS = {"predict": tf_rest, "classify": tf_rest_examples.CLASSIFY, "regress": tf_rest_examples.REGRESS}
 
 
 def model(
@@ -47,8 +50,20 @@ def model(
     return served(manifest(name, version, (signature,), **more), Direct(FunctionModel(fn)))
 
 
-def half_plus_two(inputs: Tensors) -> Tensors:
-    return {"y": inputs["x"] / 2 + inputs["x"].dtype.type(2)}
+def half_plus_two() -> Served:
+    """TensorFlow Serving's own example: three signatures that state a shape and take any."""
+    x, y = (TensorSpec(name, "FP32", None, stated=(-1, 1)) for name in "xy")
+    signatures = (
+        Signature(DEFAULT_SIGNATURE, (x,), (y,), batched=False),
+        Signature("classify_x_to_y", (x,), (msgspec.structs.replace(y, name="scores", tensor="y"),), "classify", False),
+        Signature("regress_x_to_y", (x,), (msgspec.structs.replace(y, name="outputs", tensor="y"),), "regress", False),
+    )
+
+    def halve(inputs: Tensors) -> Tensors:
+        half = inputs["x"] / 2 + np.float32(2)
+        return {"y": half, "scores": half, "outputs": half}
+
+    return served(manifest("half_plus_two", 123, signatures), Direct(FunctionModel(halve)))
 
 
 def named(inputs: Tensors) -> Tensors:
@@ -63,7 +78,7 @@ FOUR = "INT32 -1,4"
 MODELS = {
     one.id.name: one
     for one in (
-        model("half_plus_two", 123, {"x": "FP32"}, {"y": "FP32"}, half_plus_two),
+        half_plus_two(),
         model("addsub_named", 1, {"a": "FP32", "b": "FP32"}, {"sum": "FP32", "diff": "FP32"}, named),
         model("echo_bytes", 1, {"s": "BYTES"}, {"out_bytes": "BYTES"}, lambda inputs: {"out_bytes": inputs["s"]}),
         model(
@@ -110,8 +125,10 @@ def infer(codec: Any, ref: ModelRef, headers: Headers, body: bytes) -> Reply:
 
 def tfs(path: str, headers: Headers, body: bytes) -> Reply:
     ref, verb = reference(path)
-    if verb == "predict":
-        return infer(tf_rest, ref, headers, body)
+    if verb in TF_CODECS:
+        return infer(TF_CODECS[verb], ref, headers, body)
+    if verb == "metadata":
+        return Reply(tf_rest.model_metadata(choose(ref)))
     versions = {MODELS[ref.name].id.version: MODELS[ref.name]} if ref.name in MODELS else {}
     return Reply(tf_rest.model_status(ref.name, versions, ref.version))
 

@@ -113,7 +113,8 @@ class _Task(msgspec.Struct, frozen=True):
 async def _multi_inference(facts: Facts, rpc: Rpc) -> None:
     """All tasks are answered by the version that the first one asks for, at once."""
     body = await rpc.receive() or b""
-    context = Context(rpc.id, rpc.arrived_s, rpc.deadline_s)
+    deadline_s = min(rpc.deadline_s, rpc.arrived_s + facts.request_timeout_s)
+    context = Context(rpc.id, rpc.arrived_s, deadline_s)
     try:
         if len(body) > facts.off_loop_bytes:
             loop = asyncio.get_running_loop()
