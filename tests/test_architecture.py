@@ -45,7 +45,6 @@ FRAMEWORKS = {
     "ngh2": {"net/http2.py"},
     "grpc": {"client/grpc.py"},
     "google": {"protos/pool.py", "protos/text.py", "protos/tree.py"},
-    "prometheus_client": {"telemetry/metrics.py"},
 }
 CORE_MAY = {"msgspec", "numpy", "dukou"}
 

@@ -12,7 +12,9 @@ from dukou.core.errors import Code
 from dukou.core.event import BatchRan, RequestRefused
 from dukou.core.model import Evidence, ModelManifest, ModelVersion
 from dukou.telemetry.counters import Counters
+from dukou.telemetry.layout import SECONDS
 from dukou.telemetry.metrics import METRICS, render
+from dukou.telemetry.triton_metrics import TRITON_METRICS
 
 IRIS = ModelVersion("iris", 3)
 WINE = ModelVersion('wi"ne', 1)
@@ -29,14 +31,14 @@ def counters(tmp_path: Path) -> Iterator[Counters]:
     each.close()
 
 
-def scrape(folder: Path) -> Mapping[str, Mapping[tuple[str, ...], float]]:
+def scrape(folder: Path, dialect: str = "") -> Mapping[str, Mapping[tuple[str, ...], float]]:
     """Every sample: its name, the values of its labels in the order of their names, its value."""
     samples: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in text_string_to_metric_families(render(folder, BLOCKS, [MANIFEST]).decode()):
+    text = render(folder, BLOCKS, [MANIFEST], dialect).decode()
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            samples.setdefault(sample.name, {})[tuple(value for _, value in sorted(sample.labels.items()))] = (
-                sample.value
-            )
+            name = sample.name if sample.name in text else sample.name.removesuffix("_total")  # which the parser adds
+            samples.setdefault(name, {})[tuple(value for _, value in sorted(sample.labels.items()))] = sample.value
     return samples
 
 
@@ -64,9 +66,8 @@ def test_buckets_are_cumulative_up_to_infinity(counters: Counters, tmp_path: Pat
 
     buckets = scrape(tmp_path)["dukou_request_duration_seconds_bucket"]
 
-    assert [buckets[bound, "iris", "3"] for bound in ("5e-05", "0.1", "0.25", "0.5", "30.0", "+Inf")] == [
-        *(0, 0, 1, 2, 2, 3)
-    ]
+    cumulative = [buckets[f"{bound:g}", "iris", "3"] for bound in SECONDS] + [buckets["+Inf", "iris", "3"]]
+    assert cumulative == [sum(wait <= bound for wait in (0.5, 0.25, 100.0)) for bound in SECONDS] + [3]
 
 
 def test_a_version_without_calls_shows_with_zeros(counters: Counters, tmp_path: Path) -> None:
@@ -120,16 +121,64 @@ def test_the_table_of_metrics_is_what_is_told(counters: Counters, tmp_path: Path
 
     told = set()
     for family in text_string_to_metric_families(text):
-        name = f"{family.name}_total" if family.type == "counter" else family.name
+        name = f"{family.name}_total" if f"# TYPE {family.name}_total" in text else family.name
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         told.add((name, family.type, family.documentation, frozenset(labels)))
-    assert told == {(metric.name, metric.kind, metric.help, frozenset(metric.labels)) for metric in METRICS}
+    assert told == {
+        (metric.name, metric.kind, metric.help, frozenset(metric.labels)) for metric in (*METRICS, *TRITON_METRICS)
+    }
+
+
+def test_tritons_dashboards_find_their_names_and_units(counters: Counters, tmp_path: Path) -> None:
+    """Counts of requests, rows and executions; microseconds, which each request of a batch spent."""
+    counters(BatchRan(IRIS, [9.5, 9.75], 10.0, 10.25, 6, True, 10.0625, 10.125))
+    counters.sample({IRIS: 7})
+
+    samples = scrape(tmp_path, "triton")
+
+    key = ("iris", "3")
+    assert {name: values[key] for name, values in samples.items() if name.startswith("nv_") and key in values} == {
+        "nv_inference_request_success": 2,
+        "nv_inference_count": 6,
+        "nv_inference_exec_count": 1,
+        "nv_inference_request_duration_us": 1_250_000,
+        "nv_inference_queue_duration_us": 750_000,
+        "nv_inference_compute_input_duration_us": 125_000,
+        "nv_inference_compute_infer_duration_us": 125_000,
+        "nv_inference_compute_output_duration_us": 250_000,
+        "nv_inference_pending_request_count": 7,
+    }
+    assert 0 <= samples["nv_cpu_utilization"][()] <= 1
+    assert 0 < samples["nv_cpu_memory_used_bytes"][()] <= samples["nv_cpu_memory_total_bytes"][()]
+
+
+def test_failures_show_by_tritons_reasons(counters: Counters, tmp_path: Path) -> None:
+    """Each Code has one of the four; those that did not occur show with zeros, as a rate needs."""
+    for code in (Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE, Code.CANCELLED, Code.INTERNAL, Code.INVALID_ARGUMENT):
+        counters(RequestRefused(IRIS, code, 1.0, 2.0))
+
+    failures = scrape(tmp_path, "triton")["nv_inference_request_failure"]
+
+    reasons = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+    assert [failures["iris", reason, "3"] for reason in reasons] == [2, 1, 1, 1]
+    assert [failures['wi"ne', reason, "1"] for reason in reasons] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "shown"), [("", True), ("triton", True), ("tensorflow-serving", False), ("kserve", False)]
+)
+def test_tritons_names_are_on_the_default_page_and_on_tritons(tmp_path: Path, dialect: str, shown: bool) -> None:
+    """A dashboard moves with the address; who has chosen another dialect is not shown them."""
+    text = render(tmp_path, BLOCKS, [MANIFEST], dialect).decode()
+
+    assert ("nv_inference_count" in text) is shown
+    assert "dukou_requests_total" in text
 
 
 @pytest.mark.socket
 def test_what_only_a_scrape_needs_is_imported_by_the_first_scrape() -> None:
     """A worker starts without it."""
-    program = "import sys, dukou.telemetry.metrics; print({'prometheus_client', 'psutil'} & set(sys.modules))"
+    program = "import sys, dukou.telemetry.metrics; print({'psutil'} & set(sys.modules))"
 
     said = subprocess.run([sys.executable, "-c", program], timeout=20, check=True, capture_output=True, text=True)
 

@@ -14,7 +14,7 @@ from dukou.lifecycle.policy import Policy, missing, parse, wanted
 from dukou.repository.local import FIRST_VERSION, LocalRepository, Scan, classify, is_packed, scan_model, version_number
 from dukou.repository.manifest import read_manifest
 from dukou.repository.triton import read_config, version_policy
-from dukou.telemetry.counters import MOST_BLOCKS
+from dukou.telemetry.layout import MOST_BLOCKS
 
 
 class Plan(msgspec.Struct, frozen=True):

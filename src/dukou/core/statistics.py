@@ -22,10 +22,11 @@ class BatchStatistics(msgspec.Struct, frozen=True):
 class VersionStatistics(msgspec.Struct, frozen=True):
     """What one version has done since the server started, in all workers.
 
-    `inference_count` is rows answered, `execution_count` runs of the model. `success`, `fail` and `queue` count
-    requests; the times of `success` and `fail` are from arrival to answer, those of `compute_*` are summed over
-    executions. `last_inference_ms` is Unix time in milliseconds, 0 before the first. `failures` counts failed requests
-    by the name of their Code.
+    `inference_count` is rows answered, `execution_count` runs of the model that answered. All timings count requests;
+    the times of `success` and `fail` are from arrival to answer, those of `compute_*` are what each request saw of its
+    execution, so that `queue` and `compute_*` together are `success` (as Triton counts). `batches` count executions,
+    of at most 128 sizes: those that came first. `last_inference_ms` is Unix time in milliseconds, 0 before the first.
+    `failures` counts failed requests by the name of their Code.
     """
 
     last_inference_ms: int = 0

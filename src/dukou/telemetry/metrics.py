@@ -1,28 +1,17 @@
-"""The metrics that dukou tells: their names, said once, and their Prometheus text.
+"""The metrics that dukou tells: their names, said once, and the page of them.
 
 The counts come from the workers' files, so any worker answers for all of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from dukou.core.model import ModelManifest
 from dukou.core.version import ModelVersion
-from dukou.telemetry.counters import ROWS, SECONDS, BlockTotals, Histogram, Totals, read_all
-
-
-class Metric(msgspec.Struct, frozen=True):
-    """One metric as people look it up: `kind` is counter, gauge or histogram."""
-
-    name: str
-    kind: str
-    labels: tuple[str, ...]
-    help: str
-
+from dukou.telemetry import triton_metrics
+from dukou.telemetry.exposition import IN_ROWS, IN_SECONDS, Metric, Page
+from dukou.telemetry.statistics import statistics_of
+from dukou.telemetry.totals import BlockTotals, read_totals
 
 _VERSION = ("model", "version")
 
@@ -45,8 +34,10 @@ QUEUE = Metric(
     _VERSION,
     "From a call's arrival to the start of the execution that answered it.",
 )
-BATCH_ROWS = Metric("dukou_batch_rows", "histogram", _VERSION, "Rows run together in one execution.")
-EXECUTIONS = Metric("dukou_executions_total", "counter", _VERSION, "Executions of the model, each for one batch.")
+BATCH_ROWS = Metric("dukou_batch_rows", "histogram", _VERSION, "Rows run together in one execution that answered.")
+EXECUTIONS = Metric(
+    "dukou_executions_total", "counter", _VERSION, "Executions of the model, each for one batch, failed ones too."
+)
 EXECUTED_ROWS = Metric("dukou_rows_total", "counter", _VERSION, "Rows that the model has answered.")
 MODEL_INFO = Metric(
     "dukou_model_info",
@@ -65,72 +56,52 @@ METRICS = (
 """All metrics, in the order of the reference page."""
 
 
-def render(folder: Path, blocks: Mapping[int, ModelVersion], manifests: Iterable[ModelManifest]) -> bytes:
+def render(
+    folder: Path, blocks: Mapping[int, ModelVersion], manifests: Iterable[ModelManifest], dialect: str = ""
+) -> bytes:
     """All metrics as Prometheus text, format 0.0.4, in UTF-8.
 
     `folder` holds the workers' counters, `blocks` says which version a block counts for, and `manifests` are those of
-    the versions served. Reads files and asks the system about processes: for a thread, not for the loop.
+    the versions served. The default dialect and Triton's have Triton's names too. Reads files and asks the system about
+    processes: for a thread, not for the loop.
     """
-    from prometheus_client import generate_latest  # 0.1 s to import, so not before somebody asks
+    totals = read_totals(folder, {0, *blocks})
+    served = [(version, totals.blocks.get(number) or BlockTotals()) for number, version in sorted(blocks.items())]
+    page = Page()
+    _write(page, served, totals.blocks.get(0), manifests)
+    _write_processes(page, _processes(totals.pids))
+    if dialect in ("", "triton"):
+        triton_metrics.write(page, [(version, statistics_of(block), block.pending) for version, block in served])
+    return page.encode()
 
-    return generate_latest(_Collector(read_all(folder), blocks, manifests))
+
+def _write(
+    page: Page,
+    served: Sequence[tuple[ModelVersion, BlockTotals]],
+    nameless: BlockTotals | None,
+    manifests: Iterable[ModelManifest],
+) -> None:
+    counted = [((version.name, str(version.version)), block) for version, block in served]
+    asked = counted if nameless is None else [*counted, (("", ""), nameless)]
+    page.add(REQUESTS, ((labels, block.requests) for labels, block in asked))
+    page.add(ERRORS, (((*labels, code.value), n) for labels, block in asked for code, n in block.errors.items()))
+    page.add_histogram(DURATION, IN_SECONDS, ((labels, block.latency) for labels, block in counted))
+    page.add_histogram(QUEUE, IN_SECONDS, ((labels, block.queue) for labels, block in counted))
+    batches = [(labels, block.batch, block.failed_runs) for labels, block in counted]
+    page.add_histogram(BATCH_ROWS, IN_ROWS, ((labels, batch) for labels, batch, _ in batches))
+    page.add(EXECUTIONS, ((labels, batch.count + failed) for labels, batch, failed in batches))
+    page.add(EXECUTED_ROWS, ((labels, batch.total) for labels, batch, _ in batches))
+    page.add(MODEL_INFO, ((_described(manifest), 1) for manifest in manifests))
 
 
-class _Collector:
-    """What prometheus_client asks for the metrics, once."""
-
-    def __init__(self, totals: Totals, blocks: Mapping[int, ModelVersion], manifests: Iterable[ModelManifest]) -> None:
-        self._processes = _processes(totals.pids)
-        self._manifests = manifests
-        self._counted: list[tuple[tuple[str, str], BlockTotals]] = [
-            ((version.name, str(version.version)), totals.blocks.get(block) or BlockTotals())
-            for block, version in sorted(blocks.items())
-        ]
-        if nameless := totals.blocks.get(0):
-            self._counted.append((("", ""), nameless))
-
-    def collect(self) -> Iterator[Any]:
-        counted = self._counted
-        yield _family(REQUESTS, ((labels, block.requests) for labels, block in counted))
-        yield _family(
-            ERRORS, (((*labels, code.value), n) for labels, block in counted for code, n in block.errors.items())
-        )
-        served = [(labels, block) for labels, block in counted if labels[0]]
-        yield _histogram(DURATION, SECONDS, [(labels, block.latency) for labels, block in served])
-        yield _histogram(QUEUE, SECONDS, [(labels, block.queue) for labels, block in served])
-        yield _histogram(BATCH_ROWS, ROWS, [(labels, block.batch) for labels, block in served])
-        yield _family(EXECUTIONS, ((labels, block.batch.count) for labels, block in served))
-        yield _family(EXECUTED_ROWS, ((labels, block.batch.total) for labels, block in served))
-        yield _family(MODEL_INFO, ((_described(manifest), 1) for manifest in self._manifests))
-        yield _family(WORKERS, [((), len(self._processes))])
-        yield _family(CPU, (((str(slot),), cpu_s) for slot, (cpu_s, _) in self._processes.items()))
-        yield _family(MEMORY, (((str(slot),), resident) for slot, (_, resident) in self._processes.items()))
+def _write_processes(page: Page, running: Mapping[int, tuple[float, int]]) -> None:
+    page.add(WORKERS, [((), len(running))])
+    page.add(CPU, (((str(slot),), cpu_s) for slot, (cpu_s, _) in running.items()))
+    page.add(MEMORY, (((str(slot),), resident) for slot, (_, resident) in running.items()))
 
 
 def _described(manifest: ModelManifest) -> tuple[str, ...]:
     return (manifest.id.name, str(manifest.id.version), manifest.runtime, manifest.evidence.form)
-
-
-def _family(metric: Metric, samples: Iterable[tuple[Sequence[str], float]]) -> Any:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    family = kind(metric.name, metric.help, labels=metric.labels)
-    for labels, value in samples:
-        family.add_metric(labels, value)
-    return family
-
-
-def _histogram(metric: Metric, bounds: Sequence[float], samples: Iterable[tuple[Sequence[str], Histogram]]) -> Any:
-    from prometheus_client.core import HistogramMetricFamily
-    from prometheus_client.utils import floatToGoString
-
-    names = [*map(floatToGoString, bounds), "+Inf"]
-    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-    for labels, histogram in samples:
-        cumulative = accumulate(histogram.counts)
-        family.add_metric(labels, list(zip(names, cumulative, strict=True)), histogram.total)
-    return family
 
 
 def _processes(pids: Mapping[int, int]) -> dict[int, tuple[float, int]]:
