@@ -240,7 +240,7 @@ def test_what_is_too_large_is_refused_and_the_connection_goes_on(
         assert said.status == status
         assert text.encode() in said.body
         assert client.get().status == 200
-        assert [event.code for event in world.events if isinstance(event, RequestRefused)][0] is not Code.INTERNAL
+        assert next(event.code for event in world.events if isinstance(event, RequestRefused)) is not Code.INTERNAL
 
 
 def test_a_refused_request_that_goes_on_is_reset_after_a_while(session: Any) -> None:
