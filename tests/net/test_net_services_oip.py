@@ -62,7 +62,7 @@ def test_infer_goes_through_the_data_plane() -> None:
     assert method.api.refuse(DukouError(Reason.QUEUE_FULL)).status == status.GRPC[Reason.QUEUE_FULL.code]
 
 
-def test_what_is_full_is_unavailable_to_tritons_clients() -> None:
+def test_what_is_full_or_late_is_unavailable_to_tritons_clients() -> None:
     """In their dialect."""
     method = Service(services_oip.methods, IRIS, "triton").methods[f"{PATH}ModelInfer".encode()]
 
@@ -70,6 +70,8 @@ def test_what_is_full_is_unavailable_to_tritons_clients() -> None:
     answer = method.api.refuse(DukouError(Reason.QUEUE_FULL, model="m", got=9, wanted=8))
     assert answer.status == UNAVAILABLE
     assert answer.body.startswith(b"Exceeds maximum queue size")
+    late = method.api.refuse(DukouError(Reason.DEADLINE_EXCEEDED))
+    assert (late.status, late.body) == (UNAVAILABLE, b"Request timeout expired")
 
 
 # Health.

@@ -30,10 +30,11 @@ Tell: TypeAlias = Callable[[View, Any], Mapping[str, Any]]
 """Makes the tree of a response from a request. Raises DukouError."""
 
 _INFER = Api(oip_grpc, status.GRPC, ok=0)
-_TRITON_INFER = Api(oip_grpc, status.GRPC, ok=0, reasons=dict.fromkeys((Reason.QUEUE_FULL, Reason.OVERLOADED), 14))
-"""What is full is "unavailable" there."""
+_UNAVAILABLE = (Reason.QUEUE_FULL, Reason.OVERLOADED, Reason.DEADLINE_EXCEEDED)
+_TRITON_INFER = Api(oip_grpc, status.GRPC, ok=0, reasons=dict.fromkeys(_UNAVAILABLE, status.GRPC[Code.UNAVAILABLE]))
+"""A full queue and a timeout are "unavailable" there."""
 
-_KNOWS_ALL = ("", "triton")
+_NEVER_UNKNOWN = ("", "triton")
 """Dialects in which a model that does not exist is one that is not ready."""
 _NO_MODEL = ModelRef("")
 
@@ -102,7 +103,7 @@ def _model_ready(view: View, request: Any) -> Mapping[str, Any]:
     try:
         return _shown(pages.model_ready, view, _named(view, request))
     except DukouError as error:
-        if error.code is Code.NOT_FOUND and view.dialect in _KNOWS_ALL:
+        if error.code is Code.NOT_FOUND and view.dialect in _NEVER_UNKNOWN:
             return {"ready": False}
         raise
 

@@ -46,8 +46,8 @@ class _Turn:
 
     async def come(self) -> None:
         """Wait for the requests before this one to be answered."""
-        if self._before is not None:
-            await asyncio.wait([self._before])
+        if self._before is not None and not self._before.done():
+            await asyncio.wait([self._before])  # which, unlike an await, does not cancel it
 
     def leave(self) -> None:
         """The next request waits for those before this one only."""
