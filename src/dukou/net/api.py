@@ -17,7 +17,8 @@ class Api(msgspec.Struct, frozen=True):
 
     Where servers that speak the same protocol differ: `reasons` are the statuses of single reasons, before those of
     their codes; `words` makes the body of an error instead of the codec. `headers` are on every answer. `decompress`
-    takes a body's Content-Encoding off (as `dukou.net.compression.decompress` does).
+    takes a body's Content-Encoding off (as `dukou.net.compression.decompress` does). `entry` is what its calls are
+    counted as (`dukou.core.entry`).
     """
 
     codec: Codec
@@ -27,6 +28,7 @@ class Api(msgspec.Struct, frozen=True):
     words: Callable[[DukouError], bytes] | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
     decompress: Callable[[bytes, bytes, int], bytes] = decompress
+    entry: int = 0
 
     def refuse(self, error: DukouError) -> Answer:
         """The answer to a call that was refused or failed."""

@@ -54,6 +54,7 @@ class Calls:
         assert exchange.head is not None
         headers = exchange.head.headers
         context = Context(exchange.id, exchange.arrived_s, deadline_s)
+        context.entry = call.api.entry
         if b"traceparent" in headers:
             context.traceparent = headers[b"traceparent"].decode("latin-1")
         codec = call.api.codec

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from dukou.config import PlainConfig
+from dukou.core.entry import entry
 from dukou.core.errors import DukouError, Reason
 from dukou.net import pages, status
 from dukou.net.api import Api, Call, Generation
@@ -38,14 +39,20 @@ _CORS = (
     (b"access-control-allow-headers", b"Content-Type"),
 )
 
-_V2 = Api(oip_http, status.HTTP)
-_TRITON = Api(oip_http, status.TRITON, reasons={Reason.MALFORMED_JSON: 500, Reason.MODEL_NOT_READY: 400})
-_KSERVE = Api(oip_http, status.HTTP, reasons={Reason.MALFORMED_JSON: 422}, words=kserve.refuse)
-_KSERVE_V1 = Api(kserve, status.HTTP, reasons={Reason.MALFORMED_JSON: 422})
+_INFER = entry("infer", "REST")
+
+_V2 = Api(oip_http, status.HTTP, entry=_INFER)
+_TRITON = Api(oip_http, status.TRITON, reasons={Reason.MALFORMED_JSON: 500, Reason.MODEL_NOT_READY: 400}, entry=_INFER)
+_KSERVE = Api(oip_http, status.HTTP, reasons={Reason.MALFORMED_JSON: 422}, words=kserve.refuse, entry=_INFER)
+_KSERVE_V1 = Api(kserve, status.HTTP, reasons={Reason.MALFORMED_JSON: 422}, entry=entry("predict", "REST"))
 _MLSERVER = Api(
-    oip_http, status.HTTP, reasons={Reason.MALFORMED_JSON: 422, Reason.MODEL_NOT_READY: 400}, words=mlserver.refuse
+    oip_http,
+    status.HTTP,
+    reasons={Reason.MALFORMED_JSON: 422, Reason.MODEL_NOT_READY: 400},
+    words=mlserver.refuse,
+    entry=_INFER,
 )
-_MLFLOW = Api(mlflow, status.HTTP, reasons={Reason.WRONG_MEDIA_TYPE: 415})
+_MLFLOW = Api(mlflow, status.HTTP, reasons={Reason.WRONG_MEDIA_TYPE: 415}, entry=entry("invocations", "REST"))
 
 
 class Surface(msgspec.Struct, frozen=True):
@@ -97,7 +104,7 @@ def _call(api: Api) -> Methods:
 
 
 def _generate(api: Api, *, events: bool) -> Methods:
-    uncompressed = msgspec.structs.replace(api, decompress=only_plain)
+    uncompressed = msgspec.structs.replace(api, decompress=only_plain, entry=entry("generate", "REST"))
     return {b"POST": lambda ref: Generation(uncompressed, ref, events)}
 
 
@@ -126,8 +133,10 @@ _MLFLOW_PAGES = {
 def _tf_paths(headers: tuple[tuple[bytes, bytes], ...]) -> TfPaths:
     reasons = {Reason.MODEL_NOT_READY: 404}
     predict, classify, regress = (
-        Api(codec, status.TF_REST, reasons=reasons, headers=headers, decompress=tf_decompress)
-        for codec in (tf_rest, CLASSIFY, REGRESS)
+        Api(
+            codec, status.TF_REST, reasons=reasons, headers=headers, decompress=tf_decompress, entry=entry(verb, "REST")
+        )
+        for codec, verb in ((tf_rest, "predict"), (CLASSIFY, "classify"), (REGRESS, "regress"))
     )
     return TfPaths(
         {b"predict": predict, b"classify": classify, b"regress": regress},
@@ -138,8 +147,9 @@ def _tf_paths(headers: tuple[tuple[bytes, bytes], ...]) -> TfPaths:
 
 
 def _plain_path(plain: PlainConfig) -> Path:
+    codec = Plain(plain.input_key, plain.output_key)
     pattern = re.compile(re.escape(plain.route.encode()) + rb"(?:/(?P<model>[^/]+))?")
-    return Path(pattern, {b"": _call(Api(Plain(plain.input_key, plain.output_key), status.HTTP))})
+    return Path(pattern, {b"": _call(Api(codec, status.HTTP, entry=entry("simple", "REST")))})
 
 
 def _v2_core(api: Api) -> dict[bytes, Methods]:

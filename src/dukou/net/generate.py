@@ -60,6 +60,7 @@ class Generations:
         if b"content-encoding" in headers:
             body = asked.api.decompress(headers[b"content-encoding"], body, self._max_body_bytes)
         context = Context(exchange.id, exchange.arrived_s, exchange.arrived_s + self._timeout_s)
+        context.entry = asked.api.entry
         async with aclosing(streaming.responses(facts, codec, asked.ref, headers, body, context)) as responses:
             async for request, response in responses:
                 reply = await streaming.encode(facts, codec, request, response)

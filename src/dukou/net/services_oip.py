@@ -12,6 +12,7 @@ import msgspec
 import orjson
 
 from dukou.config import PlainConfig
+from dukou.core.entry import entry
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.version import ModelRef
 from dukou.net import dialects, pages, status
@@ -29,9 +30,16 @@ SERVICE = "inference.GRPCInferenceService"
 Tell: TypeAlias = Callable[[View, Any], Mapping[str, Any]]
 """Makes the tree of a response from a request. Raises DukouError."""
 
-_INFER = Api(oip_grpc, status.GRPC, ok=0)
+_MODEL_INFER = entry("ModelInfer", "GRPC")
+_INFER = Api(oip_grpc, status.GRPC, ok=0, entry=_MODEL_INFER)
 _UNAVAILABLE = (Reason.QUEUE_FULL, Reason.OVERLOADED, Reason.DEADLINE_EXCEEDED)
-_TRITON_INFER = Api(oip_grpc, status.GRPC, ok=0, reasons=dict.fromkeys(_UNAVAILABLE, status.GRPC[Code.UNAVAILABLE]))
+_TRITON_INFER = Api(
+    oip_grpc,
+    status.GRPC,
+    ok=0,
+    reasons=dict.fromkeys(_UNAVAILABLE, status.GRPC[Code.UNAVAILABLE]),
+    entry=_MODEL_INFER,
+)
 """A full queue and a timeout are "unavailable" there."""
 
 _NEVER_UNKNOWN = ("", "triton")

@@ -7,6 +7,7 @@ for nobody, and nobody waits for them; the responses to one such request are in 
 import asyncio
 from contextlib import aclosing
 
+from dukou.core.entry import entry
 from dukou.core.errors import DukouError
 from dukou.core.message import Context
 from dukou.core.version import ModelRef
@@ -20,6 +21,7 @@ MOST_UNDER_WAY = 32
 """Requests of one stream; the next message is taken when one of them has been answered."""
 
 _IN_THE_MESSAGE = ModelRef("")
+_STREAM_INFER = entry("ModelStreamInfer", "GRPC")
 
 
 async def model_stream_infer(facts: Facts, bare: bool, rpc: Rpc) -> None:
@@ -103,7 +105,7 @@ class _Stream:
 
     async def _send_responses(self, message: bytes, call: StreamedCall, turn: _Turn) -> None:
         facts, rpc = self._facts, self._rpc
-        context = Context(rpc.id, facts.clock(), self._deadline_s())
+        context = Context(rpc.id, facts.clock(), self._deadline_s(), entry=_STREAM_INFER)
         coming = streaming.responses(facts, call, _IN_THE_MESSAGE, rpc.metadata, message, context)
         async with aclosing(coming) as responses:
             async for request, response in responses:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from dukou.core.entry import entry
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served
 from dukou.core.model import DEFAULT_SIGNATURE
@@ -24,11 +25,12 @@ from dukou.protos.tree import to_message
 from dukou.wire import tf_examples, tf_grpc, tf_grpc_examples, tf_metadata, tf_reload
 from dukou.wire.tf_errors import says
 
-PREDICT = Api(tf_grpc, status.GRPC, 0)
-CLASSIFY = Api(tf_grpc_examples.CLASSIFY, status.GRPC, 0)
-REGRESS = Api(tf_grpc_examples.REGRESS, status.GRPC, 0)
+PREDICT = Api(tf_grpc, status.GRPC, 0, entry=entry("Predict", "GRPC"))
+CLASSIFY = Api(tf_grpc_examples.CLASSIFY, status.GRPC, 0, entry=entry("Classify", "GRPC"))
+REGRESS = Api(tf_grpc_examples.REGRESS, status.GRPC, 0, entry=entry("Regress", "GRPC"))
 
 _PACKAGE = "tensorflow.serving"
+_MULTI_INFERENCE = entry("MultiInference", "GRPC")
 _ANY_URL = "type.googleapis.com/"
 _SIGNATURE_DEF = "signature_def"
 
@@ -114,7 +116,7 @@ async def _multi_inference(facts: Facts, rpc: Rpc) -> None:
     """All tasks are answered by the version that the first one asks for, at once."""
     body = await rpc.receive() or b""
     deadline_s = min(rpc.deadline_s, rpc.arrived_s + facts.request_timeout_s)
-    context = Context(rpc.id, rpc.arrived_s, deadline_s)
+    context = Context(rpc.id, rpc.arrived_s, deadline_s, entry=_MULTI_INFERENCE)
     try:
         if len(body) > facts.off_loop_bytes:
             loop = asyncio.get_running_loop()
