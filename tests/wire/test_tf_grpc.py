@@ -390,6 +390,20 @@ def test_a_form_that_is_known_takes_other_values(content: bool) -> None:
     assert request.inputs["x"].flags.aligned
 
 
+@pytest.mark.parametrize(("came", "wanted"), [("FP32", "FP64"), ("UINT8", "FP32"), ("INT32", "INT64")])
+def test_a_known_form_is_widened(came: str, wanted: str) -> None:
+    """A client that sends float to a model of doubles does so each time."""
+    version = of(spec(datatype=wanted, shape=(-1, 2)), batched=True)
+    bound(body({"x": np.array([[1, 2]], DTYPES[came])}), version)
+    raw = body({"x": np.array([[3, 4]], DTYPES[came])})
+
+    request = bound(raw, version)
+
+    assert tf_known.find(raw) is not None
+    assert request.inputs["x"].dtype == DTYPES[wanted]
+    assert request.inputs["x"].tolist() == [[3, 4]]
+
+
 def test_a_known_form_belongs_to_one_version() -> None:
     """Another version of the model may have another signature."""
     raw = body({"x": f32([1, 2])})
@@ -428,7 +442,6 @@ UNLEARNED: list[tuple[str, Served, bytes]] = [
     ("text", of(spec("s", "BYTES")), body({"s": np.array([b"ab"], object)})),
     ("booleans", of(spec("s", "BOOL")), body({"s": np.array([True])})),
     ("integers in a list", of(spec("s", "INT64")), body({"s": np.array([1])}, content=False)),
-    ("widened", of(spec("s", "FP64")), body({"s": f32(1, 2)})),
 ]
 
 

@@ -95,7 +95,7 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
     except DukouError as error:
         raise error.within(model=served.id.name, version=served.id.version) from None
     request = InferenceRequest(served.id, signature, inputs, outputs, rows, context)
-    tf_known.learn(said.body, draft.ref, served, request)
+    tf_known.learn(said.body, message, draft.ref, served, request)
     return request
 
 

@@ -33,3 +33,6 @@ KINDS: Mapping[str, Kind] = {
     "UINT64": Kind(23, "DT_UINT64", "uint64", "uint64_val", 17),
 }
 """Datatype to TensorFlow's."""
+
+DATATYPES: Mapping[int, str] = {kind.number: datatype for datatype, kind in KINDS.items()}
+"""The number of a datatype to ours."""

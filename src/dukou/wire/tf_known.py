@@ -8,6 +8,7 @@ protobuf, which takes 3 µs for a row and copies large tensors twice, is not ask
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import msgspec
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 
 from dukou.core.message import InferenceRequest, Served
 from dukou.core.model import ModelManifest, Signature
-from dukou.core.tensor import datatype_of
+from dukou.core.tensor import DTYPES, Tensors
 from dukou.core.version import ModelRef
 from dukou.wire.raw_array import SMALL_BYTES
+from dukou.wire.tf_kinds import DATATYPES
 
 MOST_FIXED_BYTES = 1024
 """Of a request beside its values; one that has more is read anew each time."""
@@ -27,14 +29,14 @@ MOST_LENGTHS, MOST_FORMS = 256, 4
 """How many lengths of bodies are remembered, and how many forms of each."""
 
 
-_Tensor: TypeAlias = tuple[str, int, int, np.dtype[Any], tuple[int, ...]]
+_Tensor: TypeAlias = tuple[str, int, int, np.dtype[Any], np.dtype[Any], tuple[int, ...]]
 
 
 class Known(msgspec.Struct, frozen=True):
     """The form of a request, and what it came to when it was bound to `manifest`.
 
-    `tensors` has of each input its name, the place of its values and their end, its dtype and its shape; `fixed` are
-    the bytes between those, with their places.
+    `tensors` has of each input its name, the place of its values and their end, the dtype that they have, the one that
+    the signature wants, and the shape; `fixed` are the bytes between those, with their places.
     """
 
     ref: ModelRef
@@ -66,50 +68,64 @@ def find(body: bytes) -> Known | None:
 def arrays(known: Known, body: bytes) -> dict[str, NDArray[Any]]:
     """The inputs that a body of a known form holds: views of it where they are large and aligned."""
     inputs = {}
-    for name, start, end, dtype, shape in known.tensors:
+    for name, start, end, came, wanted, shape in known.tensors:
+        array: NDArray[Any]
         if end - start <= SMALL_BYTES:
-            inputs[name] = np.ndarray(shape, dtype, body[start:end])
+            array = np.ndarray(shape, came, body[start:end])
         else:
-            array: NDArray[Any] = np.ndarray(shape, dtype, body, start)
-            inputs[name] = array if array.flags.aligned else array.copy()
+            array = np.ndarray(shape, came, body, start)
+            if not array.flags.aligned:
+                array = array.copy()
+        inputs[name] = array if came is wanted else array.astype(wanted)
     return inputs
 
 
-def learn(body: bytes, ref: ModelRef, served: Served, request: InferenceRequest) -> None:
-    """Remember the form of a body that was bound to `request`, where its values lie in it as memory has them."""
-    inputs = request.inputs
-    size = sum(array.nbytes for array in inputs.values())
-    if not 0 < len(body) - size <= MOST_FIXED_BYTES or any(array.dtype.kind in "bO" for array in inputs.values()):
+def learn(body: bytes, message: Any, ref: ModelRef, served: Served, request: InferenceRequest) -> None:
+    """Remember the form of a body, which holds `message` and was bound to `request`, where its values lie in it as
+    memory has them."""
+    tensors = _tensors(body, message.inputs, request.inputs)
+    if not tensors:
         return
-    try:
-        places = [*_values(body)]
-    except ValueError:
-        return
-    if len(places) != len(inputs):
-        return
-    tensors: list[_Tensor] = []
-    for key, (begins, start, end) in places:
-        name = key.decode()  # protobuf has read it
-        array = inputs[name]
-        holds = begins in (_TENSOR_CONTENT, _AS_MEMORY.get(datatype_of(array)))
-        if not holds or end - start != array.nbytes or not _same(array, body, start, end):
-            return
-        tensors.append((name, start, end, array.dtype, array.shape))
     known = Known(
-        ref, served.manifest, request.signature, tuple(tensors), _between(body, tensors), request.outputs, request.rows
+        ref, served.manifest, request.signature, tensors, _between(body, tensors), request.outputs, request.rows
     )
     forms = _forms(len(body))
     forms[:] = [known, *[form for form in forms if form.fixed != known.fixed]][:MOST_FORMS]
 
 
-def _same(array: NDArray[Any], body: bytes, start: int, end: int) -> bool:
-    return bool(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data == memoryview(body)[start:end])
+def _tensors(body: bytes, came: Any, bound: Tensors) -> tuple[_Tensor, ...]:
+    """Where the values of all inputs lie; nothing where those of one of them do not lie so."""
+    size = 0
+    dtypes = {}
+    for name, array in bound.items():
+        dtypes[name] = DTYPES[DATATYPES[came[name].dtype]]
+        size += array.size * dtypes[name].itemsize
+        if dtypes[name].kind in "bO" or not (came[name].tensor_content or dtypes[name].kind == "f"):
+            return ()
+    if not 0 < len(body) - size <= MOST_FIXED_BYTES:
+        return ()
+    try:
+        places = [*_values(body)]
+    except ValueError:
+        return ()
+    tensors: dict[str, _Tensor] = {}
+    for key, (begins, start, end) in places:
+        name = key.decode()  # protobuf has read it
+        array, dtype = bound[name], dtypes[name]
+        if begins != _TENSOR_CONTENT and dtype is not _AS_MEMORY[begins]:
+            return ()
+        if end - start != array.size * dtype.itemsize:
+            return ()
+        if np.frombuffer(body, dtype, array.size, start).astype(array.dtype).tobytes() != array.tobytes():
+            return ()
+        tensors[name] = (name, start, end, dtype, array.dtype, array.shape)
+    return tuple([tensors[name] for name in bound]) if len(places) == len(tensors) == len(bound) else ()
 
 
 def _between(body: bytes, tensors: Sequence[_Tensor]) -> tuple[tuple[int, bytes], ...]:
     fixed = []
     at = 0
-    for _, start, end, _, _ in tensors:
+    for _, start, end, *_ in sorted(tensors, key=itemgetter(1)):
         fixed.append((at, body[at:start]))
         at = end
     fixed.append((at, body[at:]))
@@ -118,8 +134,8 @@ def _between(body: bytes, tensors: Sequence[_Tensor]) -> tuple[tuple[int, bytes]
 
 _INPUTS, _KEY, _VALUE = 0x12, 0x0A, 0x12
 _TENSOR_CONTENT = 0x22
-_AS_MEMORY = {"FP32": 0x2A, "FP64": 0x32}
-"""Datatype to the list that holds its values as memory has them. All these are what the fields begin with."""
+_AS_MEMORY = {0x2A: DTYPES["FP32"], 0x32: DTYPES["FP64"]}
+"""The lists that hold their values as memory has them, and what dtype. All these are what the fields begin with."""
 
 
 def _values(body: bytes) -> Iterator[tuple[bytes, tuple[int, int, int]]]:
@@ -134,7 +150,9 @@ def _values(body: bytes) -> Iterator[tuple[bytes, tuple[int, int, int]]]:
         if [part[0] for part in parts] != [_KEY, _VALUE]:
             raise ValueError("not a key and a value")
         (_, key, key_end), (_, value, value_end) = parts
-        found = [part for part in _fields(body, value, value_end) if part[0] in (_TENSOR_CONTENT, *_AS_MEMORY.values())]
+        found = [
+            part for part in _fields(body, value, value_end) if part[0] == _TENSOR_CONTENT or part[0] in _AS_MEMORY
+        ]
         if len(found) != 1:
             raise ValueError("not one piece of values")
         yield body[key:key_end], found[0]

@@ -23,7 +23,7 @@ from dukou.wire.json_text import MOST_VALUES
 from dukou.wire.json_write import native
 from dukou.wire.raw_array import SMALL_BYTES, Raw
 from dukou.wire.tf_errors import says
-from dukou.wire.tf_kinds import KINDS
+from dukou.wire.tf_kinds import DATATYPES, KINDS
 
 MOST_FILLED_BYTES = 64 * 1024 * 1024
 """The largest array made of fewer values than it has elements: what the largest message of the default settings can
@@ -33,7 +33,6 @@ FEW = 64
 """Lists up to this long are read faster as Python numbers than from their packed bytes."""
 
 
-_DATATYPES = {kind.number: datatype for datatype, kind in KINDS.items()}
 AS_MEMORY = frozenset({"FP32", "FP64", "BOOL"})
 """Datatypes whose packed list is their memory; of the others every value is written by itself."""
 _DTYPE_FIELD, _SHAPE_FIELD = 1, 2
@@ -41,7 +40,7 @@ _DTYPE_FIELD, _SHAPE_FIELD = 1, 2
 
 def name_of(number: int) -> str:
     """The name of the datatype with that number, also of those that no model here takes."""
-    datatype = _DATATYPES.get(number)
+    datatype = DATATYPES.get(number)
     if datatype is not None:
         return KINDS[datatype].name
     known = message("tensorflow.TensorProto").DESCRIPTOR.fields_by_name["dtype"].enum_type.values_by_number
@@ -55,7 +54,7 @@ def from_proto(tensor: Any, content: Raw, name: str) -> NDArray[Any] | None:
     are `bytes`. Raises DukouError MALFORMED_REQUEST for what is no tensor, WRONG_VALUE for integers that their datatype
     does not hold, TOO_MANY_VALUES for strings.
     """
-    datatype = _DATATYPES.get(tensor.dtype)
+    datatype = DATATYPES.get(tensor.dtype)
     if datatype is None:
         return None
     dtype = DTYPES[datatype]
