@@ -1,5 +1,6 @@
 """gRPC without I/O: timeouts, messages, statuses."""
 
+import contextlib
 import math
 from urllib.parse import unquote_to_bytes
 
@@ -121,10 +122,9 @@ def test_messages_come_out_however_the_bytes_are_cut(messages: list[tuple[bool, 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_messages_or_refused(data: bytes) -> None:
     """Nothing else is raised."""
-    try:
-        MessageReader(limit=50).feed(data)
-    except GrpcError as error:
-        assert error.status in (Status.INTERNAL, Status.RESOURCE_EXHAUSTED)
+    with contextlib.suppress(GrpcError):
+        found = MessageReader(limit=50).feed(data)
+        assert all(len(body) <= 50 for _, body in found)
 
 
 def test_a_message_beyond_the_limit_is_refused_by_its_prefix() -> None:

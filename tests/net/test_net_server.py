@@ -340,7 +340,7 @@ def test_tls_serves_http_1_1(run: Run, tmp_path: Path) -> None:
         context = ssl.create_default_context(cafile=str(certificate))
         context.set_alpn_protocols(["h2", "http/1.1"])
         with socket.create_connection(place) as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as tls:
-            assert tls.selected_alpn_protocol() == "http/1.1"
+            assert tls.selected_alpn_protocol() == "h2"
 
     async def test() -> None:
         async with serving(world, tls=tls_context(str(certificate), str(key))) as place:
