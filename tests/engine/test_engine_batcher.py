@@ -556,13 +556,15 @@ class TestObserving:
 
             with batcher(model, clock=clock, observers=[events.append]) as stage:
                 callers = [
-                    world.start(stage.infer(request(*values, arrived_s=arrived_s)))
-                    for values, arrived_s in (([1.0], 9.0), ([2.0, 3.0], 9.5))
+                    world.start(stage.infer(request(*values, arrived_s=arrived_s, entry=entry)))
+                    for values, arrived_s, entry in (([1.0], 9.0, 1), ([2.0, 3.0], 9.5, 4))
                 ]
                 for caller in callers:
                     await caller.wait()
 
-            assert events == [BatchRan(ModelVersion("m", 1), [9.0, 9.5], 10.0, 10.25, 3, inline=True)]
+            assert events == [
+                BatchRan(ModelVersion("m", 1), [9.0, 9.5], 10.0, 10.25, 3, True, 10.0, 10.25, [1, 4]),
+            ]
 
         in_world(main)
 
@@ -574,7 +576,7 @@ class TestObserving:
             with batcher(Double(lambda values: ValueError()), observers=[events.append]) as stage:
                 await world.start(stage.infer(request(1.0))).wait()
 
-            assert [(event.arrived_s, event.rows) for event in events] == [([], 1)]
+            assert [(event.arrived_s, event.rows, event.inferred_s) for event in events] == [((), 1, 0.0)]
 
         in_world(main)
 

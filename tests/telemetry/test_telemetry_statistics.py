@@ -1,6 +1,7 @@
 """What the statistics say agrees with what a real engine has run."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,6 +159,31 @@ def test_a_caller_who_leaves_the_queue_takes_no_part(tmp_path: Path) -> None:
     check(told)
     assert model.calls == [1]
     assert (told.inference_count, told.success.count, told.failures) == (1, 1, {"CANCELLED": 1})
+
+
+def test_requests_that_wait_for_a_busy_model_are_pending(tmp_path: Path) -> None:
+    """The engine tells how many, by version; those that run are not among them."""
+    running, go = threading.Event(), threading.Event()
+
+    def slow(inputs: Tensors) -> Tensors:
+        running.set()
+        assert go.wait(10)
+        return {"y": inputs["x"]}
+
+    async def use(rig: Rig) -> list[int]:
+        first = rig.ask(1.0)
+        await asyncio.to_thread(running.wait, 10)
+        others = [rig.ask(2.0), rig.ask(3.0)]
+        await asyncio.sleep(0)
+        told = [rig.engine.waiting()[ECHO]]
+        go.set()
+        await asyncio.gather(first, *others)
+        return [*told, rig.engine.waiting()[ECHO]]
+
+    try:
+        assert with_rig(tmp_path, slow, use) == [2, 0]
+    finally:
+        go.set()
 
 
 @settings(max_examples=25)

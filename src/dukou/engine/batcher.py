@@ -11,7 +11,7 @@ from dukou.core.clock import Clock
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.event import BatchRan, Observer
 from dukou.core.message import InferenceRequest, InferenceResponse
-from dukou.core.model import ModelManifest, Signature
+from dukou.core.model import ModelManifest, ModelVersion, Signature
 from dukou.engine.batch import batch_key, has_fixed_rows
 from dukou.engine.drive import Slot, resume_all
 from dukou.engine.executor import Executor, Ran, describe
@@ -80,7 +80,17 @@ class Batcher:
     @property
     def under_way(self) -> int:
         """Requests waiting or running here."""
-        return self._running + sum(len(group) for group in self._groups.values())
+        return self._running + self.waiting
+
+    @property
+    def version(self) -> ModelVersion:
+        """Which version answers here."""
+        return self._version
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their execution."""
+        return sum(len(group) for group in self._groups.values())
 
     async def warm(self) -> None:
         """Let the model set itself up, and learn its cost, before the first caller comes."""

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -14,7 +14,7 @@ from dukou.core.clock import Clock
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
 from dukou.core.message import InferenceRequest, InferenceResponse, OnDone, Run, Served, Table
-from dukou.core.model import ModelManifest, ModelRef
+from dukou.core.model import ModelManifest, ModelRef, ModelVersion
 from dukou.core.runtime import LoadedModel, StreamingModel
 from dukou.engine.batcher import Batcher, Batching
 from dukou.engine.drive import Driver
@@ -64,6 +64,13 @@ class Engine:
     def under_way(self) -> int:
         """Requests started and not ended."""
         return self._driver.live + self._beside
+
+    def waiting(self) -> Mapping[ModelVersion, int]:
+        """How many requests wait for their execution, by version."""
+        waiting: dict[ModelVersion, int] = {}
+        for batcher in self._batchers:
+            waiting[batcher.version] = waiting.get(batcher.version, 0) + batcher.waiting
+        return waiting
 
     def swap(self, table: Table) -> None:
         """Put `table` in force. Requests under way finish on the versions chosen for them."""
