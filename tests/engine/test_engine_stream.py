@@ -373,7 +373,7 @@ def test_a_request_that_was_answered_is_one_execution(loop: str) -> None:
         model = Counting()
         async with world(model) as one:
             model.on_step = lambda number: one.clock.advance(0.5)
-            stream = one.numbers(2, arrived_s=99.0)
+            stream = one.numbers(2, arrived_s=99.0, entry=3)
             async for _ in stream:
                 assert one.told == []
             one.clock.advance(1.0)
@@ -381,6 +381,7 @@ def test_a_request_that_was_answered_is_one_execution(loop: str) -> None:
             (event,) = one.told
             assert isinstance(event, BatchRan)
             assert (event.version, list(event.arrived_s), event.rows, event.inline) == (VERSION, [99.0], 1, False)
+            assert list(event.entries) == [3]
             assert (event.started_s, event.joined_s, event.inferred_s, event.ended_s) == (100.0, 100.0, 101.0, 101.0)
 
     run(loop, main)

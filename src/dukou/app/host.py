@@ -13,7 +13,6 @@ import msgspec
 
 from dukou.app.plan import read_labels
 from dukou.config import Config, ModelsConfig
-from dukou.config.address import parse_listen
 from dukou.core.clock import monotonic
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
@@ -30,8 +29,10 @@ from dukou.repository.local import is_packed
 from dukou.repository.manifest import read_manifest
 from dukou.runtimes.registry import runtime
 from dukou.telemetry.counters import Counters
+from dukou.telemetry.statistics import read_statistics
 
 _GC_THRESHOLD = 10_000
+_SAMPLED_EVERY_S = 1.0
 _BODY_THREADS = 2
 """For large bodies and answers and /metrics; more would only take turns, as parsers hold the interpreter."""
 
@@ -41,11 +42,20 @@ _log = logging.getLogger("dukou")
 class Host:
     """A DataPlaneHost (`dukou.control.worker`): loads versions, swaps tables, serves sockets, drains.
 
-    `state` is the folder of the counters that all workers share, `slot` this process's place among them.
+    `state` is the folder of the counters that all workers share, `slot` this process's place among them,
+    `dialects` those of the sockets that `serve` will get; without them, each has the default.
     """
 
-    def __init__(self, config: Config, state: Path, slot: int, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state: Path,
+        slot: int,
+        observers: Sequence[Observer] = (),
+        dialects: Sequence[str] = (),
+    ) -> None:
         self._config = config
+        self._dialects = dialects
         self._state = state
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(config.engine.threads or os.cpu_count() or 1, thread_name_prefix="dukou")
@@ -68,6 +78,7 @@ class Host:
             access_log=config.telemetry.access_log,
         )
         self._assigned: dict[ModelVersion, Assignment] = {}
+        self._sampling: asyncio.TimerHandle | None = None
 
     async def apply(self, assignments: Sequence[Assignment]) -> Sequence[LoadReport]:
         """Load what is new, then put the whole table in force; one report for each assignment."""
@@ -96,11 +107,12 @@ class Host:
         return reports
 
     async def serve(self, sockets: Sequence[socket]) -> None:
-        """Accept connections on `sockets`, one for each entry of `server.listen`; returns once it does."""
+        """Accept connections on `sockets`; returns once it does."""
         server = self._config.server
         tls = tls_context(server.tls_certificate, server.tls_key) if server.tls_certificate else None
-        dialects = [parse_listen(entry).dialect for entry in server.listen]
+        dialects = self._dialects or [""] * len(sockets)
         await self.server.serve(list(zip(sockets, dialects, strict=True)), tls, server.backlog)
+        self._sample()
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more, answer what was taken; after `grace_s` seconds the rest is answered DRAINING."""
@@ -115,6 +127,8 @@ class Host:
 
     def close(self) -> None:
         """Let go of everything."""
+        if self._sampling is not None:
+            self._sampling.cancel()
         self.server.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._body_pool.shutdown(wait=False, cancel_futures=True)
@@ -140,18 +154,25 @@ class Host:
         report = LoadReport(version, State.AVAILABLE, "", warnings, monotonic() - begun_s)
         return Served(version, manifest, State.AVAILABLE, stage, None, streamer), report
 
+    def _sample(self) -> None:
+        """Count how many requests wait now, and again in a while."""
+        self._counters.sample(self.engine.waiting())
+        self._sampling = self._loop.call_later(_SAMPLED_EVERY_S, self._sample)
+
     def _metrics(self, dialect: str) -> bytes:
         from dukou.telemetry.metrics import render
 
         table = self.engine.table
         manifests = [served.manifest for versions in table.models.values() for served in versions.values()]
-        return render(self._state, self._blocks(), manifests)
+        return render(self._state, self._blocks(), manifests, dialect)
 
     def _serving_metrics(self) -> bytes:
-        return b""
+        from dukou.telemetry.serving_metrics import render_serving
+
+        return render_serving(self._state, self._blocks())
 
     def _statistics(self) -> Mapping[ModelVersion, VersionStatistics]:
-        return {}
+        return read_statistics(self._state, self._blocks())
 
     def _blocks(self) -> Mapping[int, ModelVersion]:
         return {assignment.block: version for version, assignment in self._assigned.items()}

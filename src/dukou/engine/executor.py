@@ -65,6 +65,7 @@ class Executor:
         self._version = manifest.id
         self._signatures = tuple(manifest.signatures.values())
         self._fixed_rows = {one.name: has_fixed_rows(one) for one in self._signatures}
+        self._warms = manifest.options.get("warm", True) is not False
         self._costs: dict[tuple[str, int], Cost] = {}
         self._model = model
         self._tick = tick
@@ -115,8 +116,11 @@ class Executor:
     async def warm(self) -> None:
         """Run made-up rows of each signature in a thread: whatever is set up on first use is, and costs are known.
 
-        A model that cannot take such rows starts with its cost unknown: in a thread.
+        A model that cannot take such rows starts with its cost unknown: in a thread. So does one with the option
+        `warm = false`, which is asked nothing that no caller asked.
         """
+        if not self._warms:
+            return
         for signature in self._signatures:
             if signature.streaming:
                 continue

@@ -214,4 +214,5 @@ def _execution(work: _Work, request: InferenceRequest, ended_s: float, finished:
         inline=False,
         joined_s=work.started_s,
         inferred_s=work.started_s + work.ran_s,
+        entries=(request.context.entry,),
     )

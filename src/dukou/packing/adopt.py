@@ -56,6 +56,8 @@ def adopt(folder: Path, version: ModelVersion, *, trust_python: bool = False) ->
     kind, file = _artifact(folder, triton)
     described = _describe_python if kind == PYTHON else _describe_onnx
     signature, load, independent = described(_Place(folder, home, file, triton), trust_python)
+    if kind == PYTHON:
+        options = {"warm": False, **options}  # what a Model does beside answering, it shall not do for made-up rows
     manifest = ModelManifest(
         format=FORMAT,
         id=version,
