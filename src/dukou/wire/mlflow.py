@@ -154,7 +154,7 @@ def _from_frame_records(records: Any, signature: Signature) -> dict[str, NDArray
 def _from_frame(frame: _Frame, signature: Signature) -> dict[str, NDArray[Any]]:
     """Inputs of a table."""
     names = _names(signature)
-    places = _places(frame.columns, names, signature) if names and frame.columns else None
+    places = _places(frame.columns, names) if names and frame.columns else None
     width = len(frame.columns) or None
     if not len(frame.data):
         raise DukouError(Reason.NO_ROWS)
@@ -200,12 +200,14 @@ def _names(signature: Signature) -> tuple[str, ...]:
     return specs[0].columns if len(specs) == 1 else tuple(spec.name for spec in specs)
 
 
-def _places(columns: Sequence[Any], names: Sequence[str], signature: Signature) -> Sequence[int]:
+def _places(columns: Sequence[Any], names: Sequence[str]) -> Sequence[int]:
     """For each of `names` its place among `columns`."""
-    places = {}
+    places: dict[str, int] = {}
     for place, column in enumerate(columns):
         if column not in names:
             raise DukouError(Reason.COLUMN_UNEXPECTED, got=str(column)[:64], wanted=", ".join(names))
+        if column in places:
+            raise _malformed(f"column {column!r} is there twice")
         places[column] = place
     missing = [name for name in names if name not in places]
     if missing:
