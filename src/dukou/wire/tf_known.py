@@ -20,7 +20,7 @@ from dukou.core.model import ModelManifest, Signature
 from dukou.core.tensor import DTYPES, Tensors
 from dukou.core.version import ModelRef
 from dukou.wire.raw_array import SMALL_BYTES
-from dukou.wire.tf_kinds import DATATYPES
+from dukou.wire.tf_kinds import DATATYPES, KINDS
 
 MOST_FIXED_BYTES = 1024
 """Of a request beside its values; one that has more is read anew each time."""
@@ -52,6 +52,11 @@ class Known(msgspec.Struct, frozen=True):
 def _forms(length: int) -> list[Known]:
     """The known forms of bodies of `length` bytes, the newest first."""
     return []
+
+
+def forget() -> None:
+    """Forget all forms."""
+    _forms.cache_clear()
 
 
 def find(body: bytes) -> Known | None:
@@ -94,15 +99,18 @@ def learn(body: bytes, message: Any, ref: ModelRef, served: Served, request: Inf
 
 
 def _tensors(body: bytes, came: Any, bound: Tensors) -> tuple[_Tensor, ...]:
-    """Where the values of all inputs lie; nothing where those of one of them do not lie so."""
-    size = 0
-    dtypes = {}
+    """Where the values of all inputs lie; nothing where those of one of them do not lie so.
+
+    They do if a tensor's only piece of values is of the size of its array: then none was filled up or cut off.
+    """
+    sizes = {}
     for name, array in bound.items():
-        dtypes[name] = DTYPES[DATATYPES[came[name].dtype]]
-        size += array.size * dtypes[name].itemsize
-        if dtypes[name].kind in "bO" or not (came[name].tensor_content or dtypes[name].kind == "f"):
-            return ()
-    if not 0 < len(body) - size <= MOST_FIXED_BYTES:
+        datatype = DATATYPES[came[name].dtype]
+        dtype = DTYPES[datatype]
+        if dtype.kind in "bO" or (dtype.kind in "iu" and getattr(came[name], KINDS[datatype].field)):
+            return ()  # not every byte is a value, or not as memory has it
+        sizes[name] = (dtype, array.size * dtype.itemsize)
+    if not 0 < len(body) - sum(size for _, size in sizes.values()) <= MOST_FIXED_BYTES:
         return ()
     try:
         places = [*_values(body)]
@@ -111,14 +119,10 @@ def _tensors(body: bytes, came: Any, bound: Tensors) -> tuple[_Tensor, ...]:
     tensors: dict[str, _Tensor] = {}
     for key, (begins, start, end) in places:
         name = key.decode()  # protobuf has read it
-        array, dtype = bound[name], dtypes[name]
-        if begins != _TENSOR_CONTENT and dtype is not _AS_MEMORY[begins]:
+        dtype, size = sizes[name]
+        if (begins != _TENSOR_CONTENT and dtype is not _AS_MEMORY[begins]) or end - start != size:
             return ()
-        if end - start != array.size * dtype.itemsize:
-            return ()
-        if np.frombuffer(body, dtype, array.size, start).astype(array.dtype).tobytes() != array.tobytes():
-            return ()
-        tensors[name] = (name, start, end, dtype, array.dtype, array.shape)
+        tensors[name] = (name, start, end, dtype, bound[name].dtype, bound[name].shape)
     return tuple([tensors[name] for name in bound]) if len(places) == len(tensors) == len(bound) else ()
 
 
