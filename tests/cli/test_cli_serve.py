@@ -46,12 +46,15 @@ def test_an_example_is_a_row_of_the_models_tensors(inputs: list[Any], instance: 
 def test_the_announcement_has_a_call_to_copy() -> None:
     """Models, addresses, the call; the first address that curl understands."""
     lines = announcement(
-        ("unix:/x", "http://127.0.0.1:1"), [("iris", 1), ("iris", 2)], lambda url, model: [tensor("X", [-1, 2])]
+        [("unix:/x", ""), ("http://127.0.0.1:2", "triton"), ("http://127.0.0.1:1", "")],
+        [("iris", 1), ("iris", 2)],
+        lambda url, model: [tensor("X", [-1, 2])],
     )
 
     assert list(lines) == [
         "serving iris 1, iris 2",
         "  unix:/x",
+        "  http://127.0.0.1:2 (triton)",
         "  http://127.0.0.1:1",
         "try it:  curl -s http://127.0.0.1:1/v1/models/iris:predict -d '{\"instances\": [[0, 0]]}'",
         "Ctrl-C stops.",
@@ -60,7 +63,7 @@ def test_the_announcement_has_a_call_to_copy() -> None:
 
 def test_a_model_without_an_example_is_named_all_the_same() -> None:
     """The metadata says what it takes."""
-    lines = announcement(("http://h:1",), [("iris", 1)], lambda url, model: [])
+    lines = announcement([("http://h:1", "")], [("iris", 1)], lambda url, model: [])
 
     assert "what it takes:  curl -s http://h:1/v2/models/iris" in list(lines)
 
@@ -68,6 +71,16 @@ def test_a_model_without_an_example_is_named_all_the_same() -> None:
 def test_the_training_script_is_python() -> None:
     """What the demo writes can be run."""
     compile(TRAIN, "train.py", "exec")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path"), [("triton", "/v2/models/iris"), ("tensorflow-serving", "/v1/models/iris/metadata")]
+)
+def test_where_there_is_only_one_dialect_its_metadata_is_shown(dialect: str, path: str) -> None:
+    """A call of another protocol would not be answered there."""
+    lines = announcement([("http://h:1", dialect)], [("iris", 1)], lambda url, model: [tensor("X", [-1, 2])])
+
+    assert f"what it takes:  curl -s http://h:1{path}" in list(lines)
 
 
 @pytest.mark.socket

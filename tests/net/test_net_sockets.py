@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from certificates import make_certificate
 
+from dukou.config import Listen
 from dukou.core.errors import DukouError, Reason
 from dukou.net.sockets import bind, close_all, describe, open_slots, tls_context
 
@@ -33,7 +34,7 @@ def test_port_0_is_chosen_by_the_system() -> None:
 
 def test_a_port_in_use_is_refused_and_nothing_is_left_open() -> None:
     """Also where its holder would share it: a forgotten server must not take half of the traffic."""
-    ((holder,), (other,)) = open_slots(["127.0.0.1:0"], 2)
+    (((holder, _),), ((other, _),)) = open_slots([Listen("127.0.0.1:0")], 2)
 
     with holder, other:
         with pytest.raises(DukouError) as caught:
@@ -78,27 +79,28 @@ def test_ipv6_is_written_in_brackets() -> None:
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_each_worker_gets_a_socket_for_each_address(workers: int, tmp_path: Path) -> None:
     """All on the same port, the system's choice included."""
-    slots = open_slots(["127.0.0.1:0", f"unix:{tmp_path}/s"], workers)
+    slots = open_slots([Listen("127.0.0.1:0"), Listen(f"unix:{tmp_path}/s", "triton")], workers)
 
     try:
         assert len(slots) == workers
-        assert len({tuple(describe(one) for one in slot) for slot in slots}) == 1
-        assert all(not one.getblocking() for slot in slots for one in slot)
+        assert len({tuple(describe(one) for one, _ in slot) for slot in slots}) == 1
+        assert all(not one.getblocking() for slot in slots for one, _ in slot)
+        assert all([dialect for _, dialect in slot] == ["", "triton"] for slot in slots)
     finally:
         for slot in slots:
-            close_all(slot)
+            close_all([one for one, _ in slot])
 
 
 def test_connections_are_spread_over_the_workers() -> None:
     """By the kernel, so each worker's socket gets some of many."""
-    slots = open_slots(["127.0.0.1:0"], 2)
-    address = slots[0][0].getsockname()
+    slots = open_slots([Listen("127.0.0.1:0")], 2)
+    address = slots[0][0][0].getsockname()
     clients = [socket.create_connection(address) for _ in range(64)]
 
     try:
-        assert [accepted(slot[0]) > 0 for slot in slots] == [True, True]
+        assert [accepted(slot[0][0]) > 0 for slot in slots] == [True, True]
     finally:
-        for one in (*clients, *slots[0], *slots[1]):
+        for one in (*clients, *(listening for slot in slots for listening, _ in slot)):
             one.close()
 
 

@@ -157,8 +157,8 @@ def test_json_may_be_declared_or_not(kind: str) -> None:
         ({"dataframe_split": {"columns": ["age", {}], "data": [[1, 2]]}}, Reason.COLUMN_UNEXPECTED, "unknown"),
         (
             {"dataframe_split": {"columns": ["age", "age", "size"], "data": [[1, 2, 3]]}},
-            Reason.COLUMN_UNEXPECTED,
-            "age",
+            Reason.MALFORMED_REQUEST,
+            "column 'age' is there twice",
         ),
         ({"dataframe_records": {}}, Reason.MALFORMED_REQUEST, "'dataframe_records'"),
         ({"dataframe_records": []}, Reason.MALFORMED_REQUEST, "'dataframe_records'"),

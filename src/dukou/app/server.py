@@ -11,7 +11,7 @@ from dukou.app.passing import Packer
 from dukou.app.program import SETTINGS, program
 from dukou.app.ready import Ready
 from dukou.app.state import state_folder
-from dukou.config import Config
+from dukou.config import Config, parse_listen
 from dukou.control.process import WorkerSlot
 from dukou.control.supervisor import Ending, Supervisor
 from dukou.core.errors import DukouError, Reason
@@ -48,14 +48,16 @@ def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Rea
 async def _supervise(
     config: Config, state: Path, report: Callable[[str], None], on_ready: Callable[[Ready], None]
 ) -> Ending:
-    slots = open_slots(config.server.listen, config.server.workers, config.server.backlog)
+    listens = [parse_listen(text) for text in config.server.listen]
+    slots = open_slots(listens, config.server.workers, config.server.backlog)
+    dialects = [dialect for _, dialect in slots[0]]
     scheme = "https" if config.server.tls_certificate else "http"
-    urls = tuple(_url(scheme, describe(each)) for each in slots[0])
+    urls = tuple(_url(scheme, describe(each)) for each, _ in slots[0])
     warnings: list[str] = []
 
     def command(slot: WorkerSlot) -> list[str]:
-        descriptors = [str(number) for number in (slot.link_fd, *slot.listen_fds)]
-        return program("_worker", str(state), str(slot.index), *descriptors)
+        listening = [f"{number},{dialect}" for number, dialect in zip(slot.listen_fds, dialects, strict=True)]
+        return program("_worker", str(state), str(slot.index), str(slot.link_fd), *listening)
 
     def ready(applied: Applied) -> None:
         for item in applied.reports:
@@ -63,11 +65,11 @@ async def _supervise(
             if item.error:
                 warnings.append(item.error)
         served = tuple(item.id for item in applied.reports if item.state is State.AVAILABLE)
-        said = Ready(urls, served, tuple(dict.fromkeys(warnings)))
+        said = Ready(urls, tuple(dialects), served, tuple(dict.fromkeys(warnings)))
         # In a thread: it may ask the server it speaks of, and a worker that dies meanwhile is to be replaced at once.
         asyncio.get_running_loop().run_in_executor(None, on_ready, said)
 
-    supervisor = Supervisor(config.server, slots, command, ready)
+    supervisor = Supervisor(config.server, [[each for each, _ in slot] for slot in slots], command, ready)
     running = asyncio.create_task(supervisor.run())
     packer = Packer(config.models, report)
     try:

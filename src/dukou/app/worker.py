@@ -1,4 +1,4 @@
-"""A worker's process: `dukou _worker STATE SLOT LINK_FD LISTEN_FD...`, started by the supervisor."""
+"""A worker's process: `dukou _worker STATE SLOT LINK_FD LISTEN_FD,DIALECT...`, started by the supervisor."""
 
 import logging
 import resource
@@ -24,14 +24,24 @@ _log = logging.getLogger("dukou")
 
 def worker(argv: Sequence[str]) -> int:
     """Serve until the supervisor says otherwise; returns the exit code."""
-    state, slot, link_fd, *listen_fds = argv
+    state, slot, link_fd, *listeners = argv
     config = msgspec.json.decode((Path(state) / SETTINGS).read_bytes(), type=Config)
     with closing(Lines(write_stderr)) as lines:
         configure(config.telemetry, lines)
         allow_open_files(config.http.max_connections + _OTHER_FILES)
         link = socket.socket(fileno=int(link_fd))
-        listening = [socket.socket(fileno=int(descriptor)) for descriptor in listen_fds]
-        uvloop.run(_work(config, Path(state), int(slot), link, listening, lines=lines))
+        descriptors, dialects = zip(*(listener.split(",") for listener in listeners), strict=True)
+        listening = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
+        observers = (AccessLog(lines),) if config.telemetry.access_log else ()
+
+        async def work() -> None:
+            host = Host(config, Path(state), int(slot), observers, dialects)
+            try:
+                await run_worker(link, listening, host, config.server.grace_s)
+            finally:
+                host.close()
+
+        uvloop.run(work())
     return 0
 
 
@@ -52,13 +62,3 @@ def allow_open_files(wanted: int) -> None:
             allowed,
             wanted,
         )
-
-
-async def _work(
-    config: Config, state: Path, slot: int, link: socket.socket, listening: Sequence[socket.socket], *, lines: Lines
-) -> None:
-    host = Host(config, state, slot, (AccessLog(lines),) if config.telemetry.access_log else ())
-    try:
-        await run_worker(link, listening, host, config.server.grace_s)
-    finally:
-        host.close()

@@ -49,9 +49,10 @@ class Flags:
     listen: Annotated[
         tuple[str, ...],
         Parameter(
-            help="An address to listen on, beside the ports above; repeatable: `host:port`, `[v6]:port`, `unix:/path`.",
+            help="An address to listen on, beside the ports above; repeatable: `host:port`, `[v6]:port`, `unix:/path`. "
+            "After a comma it may have a dialect: `tensorflow-serving`, `triton`, `kserve` or `mlserver`.",
             negative="",
-            metavar="ADDRESS",
+            metavar="ADDRESS[,DIALECT]",
             show_default=False,
         ),
     ] = ()

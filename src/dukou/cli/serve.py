@@ -26,6 +26,7 @@ command = App(
   dukou serve models/                          every model of a repository
   dukou serve models/ --version-policy all --workers 2
   dukou serve models/ --host 0.0.0.0 --insecure
+  dukou serve models/ --listen 127.0.0.1:8000,triton --listen 127.0.0.1:8080,kserve
   dukou serve --config dukou.toml""",
 )
 
@@ -49,7 +50,8 @@ def serve(
         for warning in ready.warnings:
             say(f"warning: {warning}")
         models = [(model.name, model.version) for model in ready.models]
-        for line in announcement(ready.urls, models, _inputs):
+        places = list(zip(ready.urls, ready.dialects, strict=True))
+        for line in announcement(places, models, _inputs):
             say(line)
 
     with progress:
@@ -57,23 +59,26 @@ def serve(
 
 
 def announcement(
-    urls: tuple[str, ...], models: list[tuple[str, int]], inputs: Callable[[str, str], list[Any]]
+    places: list[tuple[str, str]], models: list[tuple[str, int]], inputs: Callable[[str, str], list[Any]]
 ) -> Iterator[str]:
-    """What is said once requests are answered: the models, the addresses, and a call to copy for the first model.
+    """What is said once requests are answered: the models, the addresses with their dialects, and a call to copy for
+    the first model.
 
     `inputs(url, model)` are the tensors of a model's metadata.
     """
     yield f"serving {', '.join(f'{name} {version}' for name, version in models) or 'nothing'}"
-    yield from (f"  {url}" for url in urls)
-    web = next((url for url in urls if url.startswith("http://")), None)
-    if web is not None and models:
-        name = models[0][0]
-        instance = example(inputs(web, name))
-        if instance is None:
-            yield f"what it takes:  curl -s {web}/v2/models/{name}"
-        else:
+    yield from (f"  {url} ({dialect})" if dialect else f"  {url}" for url, dialect in places)
+    web = sorted((place for place in places if place[0].startswith("http://")), key=lambda place: place[1] != "")
+    if web and models:
+        (url, dialect), name = web[0], models[0][0]
+        instance = None if dialect else example(inputs(url, name))
+        if instance is not None:
             body = json.dumps({"instances": [instance]})
-            yield f"try it:  curl -s {web}/v1/models/{name}:predict -d '{body}'"
+            yield f"try it:  curl -s {url}/v1/models/{name}:predict -d '{body}'"
+        elif dialect == "tensorflow-serving":
+            yield f"what it takes:  curl -s {url}/v1/models/{name}/metadata"
+        else:
+            yield f"what it takes:  curl -s {url}/v2/models/{name}"
     yield LAST_LINE
 
 

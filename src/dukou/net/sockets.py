@@ -6,9 +6,13 @@ import socket
 import ssl
 import stat
 from collections.abc import Sequence
+from typing import TypeAlias
 
-from dukou.config import parse_address
+from dukou.config import Listen, parse_address
 from dukou.core.errors import DukouError, Reason
+
+Listener: TypeAlias = tuple[socket.socket, str]
+"""A listening socket and the dialect spoken there."""
 
 _WHY = {
     errno.EADDRINUSE: "the port is in use; another server holds it (`ss -ltnp` says which)",
@@ -26,45 +30,51 @@ def bind(addresses: Sequence[str], backlog: int = 2048) -> list[socket.socket]:
     Without SO_REUSEPORT, so that a port in use fails instead of sharing its traffic. Raises DukouError: CONFIG_INVALID
     for what is no address, NOT_SERVING for what the system refuses; nothing is left open.
     """
-    opened: list[socket.socket] = []
+    return [one for one, _ in _bind_all([Listen(address) for address in addresses], backlog)]
+
+
+def _bind_all(listens: Sequence[Listen], backlog: int) -> list[Listener]:
+    opened: list[Listener] = []
     try:
-        for address in addresses:
-            host, port = _parse(address)
+        for listen in listens:
+            host, port = _parse(listen.address)
             if port is None:
-                opened.append(_bind_unix(address, host, backlog))
-                continue
-            opened += _bind_host(address, _resolve(address, host, port), backlog)
+                bound = [_bind_unix(listen.address, host, backlog)]
+            else:
+                bound = _bind_host(listen.address, _resolve(listen.address, host, port), backlog)
+            opened += [(one, listen.dialect) for one in bound]
     except BaseException:
-        close_all(opened)
+        close_all([one for one, _ in opened])
         raise
     return opened
 
 
-def open_slots(addresses: Sequence[str], workers: int, backlog: int = 2048) -> list[list[socket.socket]]:
-    """For each worker its listening sockets, one per address. Raises what `bind` raises.
+def open_slots(listens: Sequence[Listen], workers: int, backlog: int = 2048) -> list[list[Listener]]:
+    """For each worker its listening sockets with their dialects, in the same order. Raises what `bind` raises.
 
     On Linux a port that was bound exclusively can be shared afterwards: once SO_REUSEPORT is set on the socket that
     holds it, sockets of the same user that have it too may join, also where the port was the system's choice. So the
     first bind finds out whether the port is free, and the kernel spreads connections over the workers all the same.
     A Unix socket knows no spreading: its workers accept from the same one.
     """
-    first = bind(addresses, backlog)
+    first = _bind_all(listens, backlog)
     slots = [first]
     try:
         if workers > 1:
-            for holder in first:
+            for holder, _ in first:
                 if holder.family != socket.AF_UNIX:
                     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for _ in range(1, workers):
-            slot: list[socket.socket] = []
+            slot: list[Listener] = []
             slots.append(slot)
-            slot.extend(_join(holder, backlog) for holder in first)
+            slot.extend((_join(holder, backlog), dialect) for holder, dialect in first)
     except BaseException as error:
         for slot in slots:
-            close_all(slot)
+            close_all([one for one, _ in slot])
         if isinstance(error, OSError):
             raise _not_serving(
-                ", ".join(addresses), f"it cannot be shared by several workers: {error.strerror}"
+                ", ".join(listen.address for listen in listens),
+                f"it cannot be shared by several workers: {error.strerror}",
             ) from error
         raise
     return slots
