@@ -2,6 +2,9 @@
 
 A page runs in order, in one folder and one Python namespace. `dukou serve` goes to the background and is waited for;
 the ports of the page are replaced by free ones. A `json` block under a shell block is what that block must print.
+
+Blocks for a public client ("```python triton", "```javascript") run in that client's environment, once for each that a
+page needs: see `tests/clients`. What JavaScript prints must be what its comments say.
 """
 
 import json
@@ -13,28 +16,43 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
+from clients import client_programs
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 DEFAULT_PORT = "8501"
-ELSEWHERE = re.compile(r"^(pip install|scripts/)")
+ELSEWHERE = re.compile(r"^(pip install|npm install|scripts/)")
 """Lines that the continuous check runs itself, in a fresh environment."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its language and its lines."""
+    """One fenced block: its language, its lines, and whose environment it needs."""
 
     language: str
     text: str
+    environment: str = ""
 
 
 def blocks(page: Path) -> list[Block]:
-    found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [Block(language, text) for language, text in found]
+    found = re.findall(r"^```(\w+)(?: (\w+))?\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [
+        Block(language, text, "javascript" if language == "javascript" else environment)
+        for language, environment, text in found
+    ]
+
+
+def cases() -> Iterator[Any]:
+    """Each page as a whole without the blocks of public clients, and then with those of each that it needs."""
+    for page in PAGES:
+        yield pytest.param(page, "", id=page.stem)
+        for environment in sorted({block.environment for block in blocks(page)} - {""}):
+            yield pytest.param(page, environment, id=f"{page.stem}-{environment}", marks=pytest.mark.clients)
 
 
 class Page:
@@ -66,23 +84,33 @@ class Page:
         elif block.language == "json" and self.printed:
             assert json.loads(self.printed) == json.loads(block.text)
 
+    def client(self, block: Block) -> None:
+        """Run a block of a public client."""
+        folder = client_programs.environment(block.environment)
+        if block.language == "python":
+            self.process(str(folder / "bin" / "python"), "-c", self.with_ports(block.text))
+            return
+        for name, target in {"node_modules": folder / "node_modules", "protos": ROOT / "src/dukou/protos"}.items():
+            if not (self.folder / name).exists():
+                (self.folder / name).symlink_to(target.resolve())
+        (self.folder / "page.mjs").write_text(self.with_ports(block.text), encoding="utf-8")
+        printed = self.process(*client_programs.node_command(), "page.mjs")
+        assert printed.splitlines() == re.findall(r"console\.log.*; // (.*)", block.text)
+
+    def process(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
     def shell(self, line: str) -> str:
         if ELSEWHERE.match(line):
             return ""
         if line.startswith("dukou serve"):
             self.serve(line)
             return ""
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self.with_ports(line)],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return self.process("bash", "-euo", "pipefail", "-c", self.with_ports(line))
 
     def serve(self, line: str) -> None:
         if "--port" not in line:
@@ -131,16 +159,22 @@ def stop(server: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.socket
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_what_a_page_shows_works(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("path", "environment"), [*cases()])
+def test_what_a_page_shows_works(path: Path, environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Python and shell block of the page runs, in order, and prints what the page says."""
+    if environment:
+        client_programs.environment(environment)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DUKOU_MODELS__CACHE_DIR", str(tmp_path / "cache"))
     page = Page(tmp_path)
     train_iris(tmp_path)
     try:
         for block in blocks(path):
-            page.run(block)
+            if block.environment == "":
+                if not environment or block.language != "python":
+                    page.run(block)
+            elif block.environment == environment:
+                page.client(block)
     finally:
         for server in page.servers:
             stop(server)

@@ -40,14 +40,19 @@ def python(name: str, program: str, *words: str) -> Saw:
 
 def node(program: str, *words: str) -> Saw:
     """Run a JavaScript program."""
-    own = environment("javascript") / "node" / "bin"
-    return run(["node", str(PROGRAMS / program), *words], f"{own}{os.pathsep}{os.environ['PATH']}")
+    return run([*node_command(), str(PROGRAMS / program), *words])
 
 
-def run(command: list[str], path: str = os.environ["PATH"]) -> Saw:
+def node_command() -> list[str]:
+    """Node: the one on the PATH, else the environment's own."""
+    own = environment("javascript") / "node" / "bin" / "node"
+    return [str(own)] if own.exists() else ["node"]
+
+
+def run(command: list[str]) -> Saw:
     done = subprocess.run(
         command,
-        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "2"},
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

@@ -148,6 +148,31 @@ CHECKS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("dialect", "path", "sample"),
+    [
+        ("triton", "/metrics", 'nv_inference_request_success{model="addsub",version="1"}'),
+        ("", "/metrics", 'nv_inference_request_success{model="addsub",version="1"}'),
+        (
+            "tensorflow-serving",
+            "/monitoring/prometheus/metrics",
+            ':tensorflow:serving:request_count{model_name="half_plus_two",status="OK"}',
+        ),
+    ],
+)
+def test_dashboards_find_the_names_they_know(live: Live, dialect: str, path: str, sample: str) -> None:
+    """Each metric under its server's name, where its server has it, counting what was asked of the live server."""
+    for id in ("oip-11-infer-flat", "tfs-01-row"):  # noqa: A001, what the vectors call it
+        (vector,) = [vector for vector in VECTORS if vector["id"] == id]
+        ask(live.address(), vector)
+
+    status, headers, body = ask(live.address(dialect), {"method": "GET", "path": path, "headers": {}})
+
+    (line,) = [line for line in body.decode().splitlines() if line.startswith(sample)]
+    assert (status, headers["content-type"].split(";")[0]) == (200, "text/plain")
+    assert float(line.removeprefix(sample)) >= 1
+
+
 def test_there_are_vectors_of_every_persona() -> None:
     """At least fifteen of KServe's own, and none that is known under another's id."""
     personas = [vector["persona"] for vector in VECTORS]
