@@ -14,6 +14,7 @@ from dukou.core.model import ModelVersion
 from dukou.packing.environment import environment, library_versions
 from dukou.packing.inspect import Inspection, describe
 from dukou.packing.pack import pack
+from dukou.testing.conformance import build_models
 
 Files = Callable[[str], Path]
 
@@ -142,3 +143,36 @@ def test_the_environment_names_what_decides_answers() -> None:
     assert here.python.startswith("3.")
     assert here.cpu
     assert {"numpy", "onnxruntime", "scikit-learn"} <= here.libraries.keys()
+
+
+def test_versions_that_stand_as_they_are_are_described(tmp_path: Path) -> None:
+    """From the graph and its configuration, with what has no effect; Python code is not run for it."""
+    build_models(tmp_path)
+    (tmp_path / "addsub" / "config.pbtxt").write_text("max_batch_size: 8 response_cache { enable: true }")
+    (tmp_path / "broken" / "1").mkdir(parents=True)
+    (tmp_path / "broken" / "1" / "model.onnx").write_text("x")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "model.py").write_text("raise SystemExit(1)")
+
+    found = {version.id.name: version for version in describe(tmp_path).versions}
+
+    assert found["addsub"].intact
+    assert found["addsub"].signatures["serving_default"].inputs[0].shape == (-1, 4)
+    assert found["addsub"].size_bytes > 100
+    assert not found["broken"].intact
+    assert "model.onnx" in found["broken"].damage
+    assert (found["code"].intact, found["code"].runtime, found["code"].signatures) == (True, "python", {})
+    assert found["half_plus_two"].id.version == 123
+
+
+def test_one_version_that_stands_as_it_is(tmp_path: Path) -> None:
+    """Named by its place."""
+    build_models(tmp_path)
+    (tmp_path / "addsub" / "config.pbtxt").write_text("max_batch_size: 8 response_cache { enable: true }")
+
+    found = describe(tmp_path / "addsub" / "1")
+
+    (version,) = found.versions
+    (warning,) = found.warnings
+    assert (found.kind, version.id) == ("version", ModelVersion("addsub", 1))
+    assert "response_cache has no effect" in warning

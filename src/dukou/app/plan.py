@@ -11,7 +11,7 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Assignment
 from dukou.core.version import ModelVersion
 from dukou.lifecycle.policy import Policy, missing, parse, wanted
-from dukou.repository.local import FIRST_VERSION, LocalRepository, Scan, classify, is_packed, scan_model, version_number
+from dukou.repository.local import FIRST_VERSION, LocalRepository, Scan, classify, is_packed, placed, scan_model
 from dukou.repository.manifest import read_manifest
 from dukou.repository.triton import read_config, version_policy
 from dukou.telemetry.layout import MOST_BLOCKS
@@ -76,7 +76,7 @@ def _resolve(
             name = config.name or path.name.split(".")[0]
             yield Chosen(ModelVersion(name, FIRST_VERSION), pack(path, name))
         case "version":
-            version = read_manifest(path).id if is_packed(path) else _placed(path.absolute())
+            version = read_manifest(path).id if is_packed(path) else placed(path)
             yield Chosen(ModelVersion(config.name or version.name, version.version), path)
         case "model":
             name = config.name or path.absolute().name
@@ -85,13 +85,6 @@ def _resolve(
             repository = LocalRepository(path)
             for name in repository.models():
                 yield from _select(repository.scan(name), name, _own_policy(path / name, policy), warnings)
-
-
-def _placed(folder: Path) -> ModelVersion:
-    """What a version's place says it is: MODEL/VERSION."""
-    number = version_number(folder.name)
-    assert number is not None, "classify() has seen the number"
-    return ModelVersion(folder.parent.name, number)
 
 
 def _own_policy(folder: Path, policy: Policy) -> Policy:

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import msgspec
 
-from dukou.core.errors import DukouError
+from dukou.core.errors import DukouError, Reason
 from dukou.core.model import Environment, Evidence, ModelManifest, ModelVersion, Signature
+from dukou.packing.adopt import adopt
 from dukou.packing.pack import is_onnx
 from dukou.repository.integrity import verify
-from dukou.repository.local import LocalRepository, classify, scan_model
+from dukou.repository.local import PYTHON_MODEL, LocalRepository, classify, is_packed, placed, scan_model
 from dukou.repository.manifest import read_manifest
 
 MAX_SCHEMA_BYTES = 64 * 1024 * 1024
 
 
 class VersionInspection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One packed version. `intact`: every file has the digest of the manifest; else `damage` says what is wrong."""
+    """One version. `intact`: every file has the digest of the manifest, and one that stands as it is, without a
+    manifest, can be described; else `damage` says what is wrong."""
 
     id: ModelVersion
     folder: str
@@ -68,18 +70,23 @@ def describe(path: Path) -> Inspection:
     if kind == "file":
         return Inspection(str(path), kind, file=_file(path))
     if kind == "version":
-        return Inspection(str(path), kind, versions=(_version(path, read_manifest(path)),))
+        warnings: list[str] = []
+        packed = is_packed(path)
+        version = _version(path, read_manifest(path)) if packed else _standing(path, placed(path), warnings)
+        return Inspection(str(path), kind, versions=(version,), warnings=tuple(warnings))
     models = [(path, path.resolve().name)]
     if kind == "repository":
         models = [(path / name, name) for name in LocalRepository(path).models()]
     versions: list[VersionInspection] = []
-    warnings: list[str] = []
+    warnings = []
     for folder, name in models:
         scan = scan_model(folder, name)
         warnings += scan.warnings
         for number, there in scan.folders.items():
             if number in scan.manifests:
                 versions.append(_version(there, scan.manifests[number]))
+            elif number not in scan.broken:
+                versions.append(_standing(there, ModelVersion(name, number), warnings))
             else:
                 damage = str(scan.broken[number])
                 versions.append(VersionInspection(ModelVersion(name, number), str(there), False, damage))
@@ -107,6 +114,32 @@ def _version(folder: Path, manifest: ModelManifest) -> VersionInspection:
         environment=manifest.environment,
         metrics=manifest.metrics,
         lineage=manifest.lineage,
+    )
+
+
+def _standing(folder: Path, version: ModelVersion, warnings: list[str]) -> VersionInspection:
+    """A version without a manifest. Python code is not run to see what it takes."""
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    try:
+        found = adopt(folder, version)
+    except DukouError as error:
+        if error.reason is not Reason.CODE_REFUSED:
+            return VersionInspection(version, str(folder), intact=False, damage=str(error))
+        told = Evidence("original", "It is Python code, which tells what it takes and gives only when it is run.")
+        return VersionInspection(
+            version, str(folder), True, runtime="python", serving=PYTHON_MODEL, size_bytes=size, evidence=told
+        )
+    warnings += found.warnings
+    manifest = found.manifest
+    return VersionInspection(
+        version,
+        str(folder),
+        intact=True,
+        runtime=manifest.runtime,
+        serving=manifest.serving,
+        size_bytes=size,
+        signatures=manifest.signatures,
+        evidence=manifest.evidence,
     )
 
 

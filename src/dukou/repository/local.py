@@ -151,6 +151,14 @@ def version_number(name: str) -> int | None:
     return number if number <= MAX_VERSION else None
 
 
+def placed(folder: Path) -> ModelVersion:
+    """What a numbered folder's place says it is: MODEL/VERSION."""
+    folder = folder.absolute()
+    number = version_number(folder.name)
+    assert number is not None, f"{folder} has no number"
+    return ModelVersion(folder.parent.name, number)
+
+
 def classify(path: Path) -> Kind:
     """What a user's path is: a model file, the folder of a version, of a model's versions, or of many models.
 
