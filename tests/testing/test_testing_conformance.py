@@ -1,6 +1,5 @@
 """The models of the conformance vectors answer as the vectors want."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from dukou.testing.conformance import LABELS, build_models
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[ModelManifest, LoadedModel]]]:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ModelManifest, LoadedModel]]:
     """All of them, as a worker opens them."""
     folder = tmp_path_factory.mktemp("models")
     build_models(folder)
@@ -30,7 +29,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple
         manifest, model, warnings = open_version(assignment, config)
         assert warnings == ()
         found[manifest.id.name] = manifest, model
-    yield found
+    return found
 
 
 def ask(opened: Any, name: str, signature: str = "serving_default", **inputs: Any) -> dict[str, Any]:
