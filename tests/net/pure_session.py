@@ -29,6 +29,7 @@ class PureSession:
     def __init__(self, limits: SessionLimits, client: Client) -> None:
         self.ended = False
         self._client = client
+        self._settled = False
         self._raw = b""
         self._answers: dict[int, _Answer] = {}
         self._open: dict[int, int] = {}  # streams, and how much of their data was not given back
@@ -50,8 +51,11 @@ class PureSession:
             return
         try:
             events = self._engine.receive_data(data)
-        except h2.exceptions.ProtocolError:
-            self.ended = True  # the library has written its GOAWAY
+        except h2.exceptions.ProtocolError as error:
+            self.ended = True
+            said = self._engine.data_to_send()
+            # Of a bad preface the library only tells us.
+            self._raw += said if self._settled else said + goaway(0, ErrorCode(int(error.error_code)))
             return
         for event in events:
             if self.ended:
@@ -165,6 +169,7 @@ class PureSession:
             case h2.events.WindowUpdated():
                 client.on_window(event.delta or 0)
             case h2.events.RemoteSettingsChanged():
+                self._settled = True
                 client.on_settings()
             case h2.events.PingReceived():
                 client.on_ping()

@@ -21,7 +21,7 @@ PIECES = [
     b"PUT /v1/models/%ff/versions/1:predict HTTP/1.1\r\n",
     b"OPTIONS * HTTP/1.1\r\n",
     b"CONNECT a:1 HTTP/1.1\r\n",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
     b"Host: a\r\n",
     b"Content-Length: 5\r\n",
     b"Content-Length: 0\r\n",

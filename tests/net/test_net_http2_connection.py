@@ -770,3 +770,40 @@ def test_a_fault_of_ours_ends_the_connection_and_is_logged(world: Http2World, ca
 
     assert client.goaways[-1][1] == ErrorCode.INTERNAL_ERROR
     assert "a bug" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["answered", "refused", "reset", "talk", "unread"])
+def test_the_connections_window_is_given_back_whatever_becomes_of_the_data(session: Any, how: str) -> None:
+    """Otherwise every long connection would come to a halt one day."""
+
+    async def deaf(rpc: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def listening(rpc: Any) -> None:
+        while await rpc.receive() is not None:
+            pass
+
+    settings = {"window_bytes": 65_535, "max_concurrent_streams": 2, "max_message_bytes": 40_000}
+    methods = {b"/test.Service/Deaf": deaf, b"/test.Service/Listening": listening}
+    with Http2World(session, http2=settings, methods=methods) as world:
+        client = world.client()
+        for _ in range(30):
+            body = message(b"x" * 30_000)
+            if how == "answered":
+                client.call(body)
+            elif how == "refused":
+                client.call(message(b"x" * 50_000))
+            elif how == "reset":
+                stream = client.call(body, end=False)
+                client.engine.reset_stream(stream, ErrorCode.CANCEL)
+            elif how == "talk":
+                client.call(body + body, path=b"/test.Service/Listening")
+            else:
+                stream = client.call(body + body, path=b"/test.Service/Deaf")
+                client.flush()
+                client.engine.reset_stream(stream, ErrorCode.CANCEL)
+            client.flush()
+            client.flush()
+
+        assert not client.goaways
+        assert client.engine.outbound_flow_control_window > 60_000

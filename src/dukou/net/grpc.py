@@ -54,19 +54,20 @@ class UnaryCall(Stream):
             wait_s = self._exchange.deadline_s - self.link.shared.clock()
             self._timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self.refuse, _too_late())
 
-    def take(self, data: bytes, end: bool) -> None:
+    def take(self, data: bytes, end: bool) -> int:
         # Most calls: one frame, one message. The prefix is a flag, 0, and the length, so both are one number.
         length = int.from_bytes(data[:PREFIX_BYTES])
         if end and self._parts is None and length == len(data) - PREFIX_BYTES <= self.link.settings.max_message_bytes:
             self.ended = True
             self._begin(data[PREFIX_BYTES:])
-            return
+            return 0
         try:
-            self._collect(data, end)
+            return self._collect(data, end)
         except GrpcError as error:
             self.refuse(error)
+            return 0
 
-    def _collect(self, data: bytes, end: bool) -> None:
+    def _collect(self, data: bytes, end: bool) -> int:
         self.ended = end
         if self._parts is None:
             self._parts = []
@@ -81,8 +82,7 @@ class UnaryCall(Stream):
         if 0 <= self._wanted_bytes < self.body_bytes:
             raise GrpcError(Status.UNIMPLEMENTED, "more than one message came for a call that takes one")
         if not end:
-            self.link.keep(self.stream_id, len(data))
-            return
+            return self.link.keep(self.stream_id, len(data))
         self.link.let_go(self.stream_id)
         if not self.body_bytes:
             raise GrpcError(Status.UNIMPLEMENTED, "no message came for a call that takes one")
@@ -95,6 +95,7 @@ class UnaryCall(Stream):
             self._begin(message)
         else:
             self._exchange.run = _in_pool(self.link, self._decompressed, self._inflate, message)
+        return 0
 
     def _inflate(self, message: bytes) -> bytes:
         return inflate(self._exchange.headers, message, self.link.settings.max_message_bytes)
@@ -220,7 +221,7 @@ class TaskCall(Stream):
 
     # What comes of the client.
 
-    def take(self, data: bytes, end: bool) -> None:
+    def take(self, data: bytes, end: bool) -> int:
         self.ended = end
         try:
             found = self._reader.feed(data)
@@ -228,14 +229,13 @@ class TaskCall(Stream):
                 raise GrpcError(Status.INTERNAL, "the request ended within a message")
         except GrpcError as error:
             self._fail(error)
-            return
-        if self._messages:
-            self._untaken_bytes += len(data)  # given back when the handler has taken what waits
-        elif data and not end:
-            self.link.session.give_back(self.stream_id, len(data))
+            return 0
+        held = len(data) if self._messages else 0  # until the handler has taken what waits
+        self._untaken_bytes += held
         self._messages.extend(found)
         if (found or end) and self._more is not None and not self._more.done():
             self._more.set_result(None)
+        return held
 
     def cancel(self) -> None:
         self.done = True
@@ -254,14 +254,18 @@ class TaskCall(Stream):
             self._more = self._loop.create_future()
             await self._more
         compressed, message = self._messages.popleft()
-        if not self._messages and self._untaken_bytes:
-            self.link.session.give_back(self.stream_id, self._untaken_bytes)
-            self._untaken_bytes = 0
-            self.link.write_soon()
+        if not self._messages:
+            self._give_back()
         if compressed:
             limit = self.link.settings.max_message_bytes
             return await self._loop.run_in_executor(self.link.pool, inflate, self.metadata, message, limit)
         return message
+
+    def _give_back(self) -> None:
+        if self._untaken_bytes:
+            self.link.session.give_back(self.stream_id, self._untaken_bytes)
+            self._untaken_bytes = 0
+            self.link.write_soon()
 
     async def send(self, message: bytes) -> None:
         """Send a message, and wait while the client does not take those before it."""
@@ -325,18 +329,21 @@ class TaskCall(Stream):
             self.link.session.finish(self.stream_id, end)
         else:
             self.link.session.respond(self.stream_id, [*HEADERS, *self.initial_metadata, *end], end=True)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._messages.clear()
+        self._drop()
         self.finish()
         if self.link.shared.log_to:
             exchange = Exchange(self._head, b"", self.id, self.arrived_s, nothing)
             self.link.shared.log_request(exchange, Answer(number), self.link.peer, self.sent_bytes)
 
     def _stop(self) -> None:
+        self._drop()
+        self._task.cancel()
+
+    def _drop(self) -> None:
+        self._messages.clear()
+        self._give_back()
         if self._timer is not None:
             self._timer.cancel()
-        self._task.cancel()
 
 
 async def _run(handler: Handler, call: TaskCall) -> None:

@@ -77,7 +77,7 @@ class Client(Protocol):
         """A stream begins, with the request's headers; `end` says that nothing follows them."""
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
-        """Bytes of a body, for which window is to be given back (`give_back`) unless they are the last."""
+        """Bytes of a body, which the client may replace by others when they are given back (`give_back`)."""
 
     def on_trailers(self, stream_id: int) -> None:
         """The request ends with trailers, which nothing here needs."""
@@ -197,7 +197,7 @@ class Session:
     def give_back(self, stream_id: int, amount: int) -> None:
         """`amount` bytes of a stream's data were taken: the client may send as many more.
 
-        What was not given back when a stream is over is given back to the connection then.
+        Due for all data, also of a stream that is over by now: its bytes count against the connection's window.
         """
         try:
             self._engine.acknowledge_received_data(amount, stream_id)

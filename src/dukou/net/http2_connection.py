@@ -222,9 +222,11 @@ class Http2Connection(asyncio.Protocol):
             self._add_strain()
         if stream.done:
             stream.ended = end
-            self.session.give_back(stream_id, len(data))
+            held = 0
         else:
-            stream.take(data, end)
+            held = stream.take(data, end)
+        if held < len(data):
+            self.session.give_back(stream_id, len(data) - held)
 
     def on_trailers(self, stream_id: int) -> None:
         """A request has ended."""
@@ -285,10 +287,9 @@ class Http2Connection(asyncio.Protocol):
             self._write_due = True
             self._loop.call_soon(self._write)
 
-    def keep(self, stream_id: int, count: int) -> None:
-        """`count` bytes of a body that is not complete are kept."""
-        if self._kept.add(stream_id, count):
-            self.session.give_back(stream_id, count)
+    def keep(self, stream_id: int, count: int) -> int:
+        """`count` bytes of a body that is not complete are kept; how many of them are not to be given back yet."""
+        return self._kept.add(stream_id, count)
 
     def let_go(self, stream_id: int) -> None:
         """Nothing is kept of a stream's body any more."""
@@ -503,24 +504,23 @@ class _Kept:
         self._kept: dict[int, int] = {}
         self._owed: dict[int, int] = {}
 
-    def add(self, stream_id: int, count: int) -> bool:
-        """Whether the window of `count` more bytes is to be given back now."""
+    def add(self, stream_id: int, count: int) -> int:
+        """How many of `count` more bytes are not to be given back yet: all or none."""
         self._kept[stream_id] = self._kept.get(stream_id, 0) + count
         self._bytes += count
         if self._bytes <= self._most_bytes or stream_id == next(iter(self._kept)):
-            return True
+            return 0
         self._owed[stream_id] = self._owed.get(stream_id, 0) + count
-        return False
+        return count
 
     def drop(self, stream_id: int) -> Sequence[tuple[int, int]]:
-        """A body is complete, or not wanted; returns which window is to be given back for others now."""
+        """A body is complete, or not wanted; returns what is to be given back now, by stream."""
         self._bytes -= self._kept.pop(stream_id, 0)
-        self._owed.pop(stream_id, None)
         if not self._owed:
             return ()
         fits = self._bytes <= self._most_bytes
-        oldest = next(iter(self._kept))
-        due = [(other, count) for other, count in self._owed.items() if fits or other == oldest]
+        oldest = next(iter(self._kept), stream_id)
+        due = [(other, count) for other, count in self._owed.items() if fits or other in (oldest, stream_id)]
         for other, _ in due:
             del self._owed[other]
         return due

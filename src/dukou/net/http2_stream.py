@@ -33,8 +33,8 @@ class Link(Protocol):
     def write_soon(self) -> None:
         """Send what the session has, once in this turn of the event loop."""
 
-    def keep(self, stream_id: int, count: int) -> None:
-        """`count` bytes of a body that is not complete are kept; window is given back when there is room."""
+    def keep(self, stream_id: int, count: int) -> int:
+        """`count` bytes of a body that is not complete are kept; how many of them are not to be given back yet."""
 
     def let_go(self, stream_id: int) -> None:
         """Nothing is kept of a stream's body any more."""
@@ -69,8 +69,11 @@ class Stream(ABC):
         self.arrived_s = link.read_s
 
     @abstractmethod
-    def take(self, data: bytes, end: bool) -> None:
-        """More of the request's body; `end` says that it is all. Not called once `done`."""
+    def take(self, data: bytes, end: bool) -> int:
+        """More of the request's body; `end` says that it is all. Not called once `done`.
+
+        Returns how many of these bytes are held: the stream sees to it later that they are given back to the client.
+        """
 
     @abstractmethod
     def cancel(self) -> None:
@@ -121,7 +124,7 @@ class HttpStream(Stream):
         self._parts: list[bytes] = []
         self._pieces: PieceWriter | None = None
 
-    def take(self, data: bytes, end: bool) -> None:
+    def take(self, data: bytes, end: bool) -> int:
         if data:
             self._parts.append(data)
             self.body_bytes += len(data)
@@ -129,15 +132,15 @@ class HttpStream(Stream):
             most = self.link.shared.limits.max_body_bytes
             if self.body_bytes > most:
                 self.refuse(HttpError(413, f"the body is larger than {most} bytes"))
-                return
+                return 0
         if not end:
-            self.link.keep(self.stream_id, len(data))
-            return
+            return self.link.keep(self.stream_id, len(data))
         self.ended = True
         self.link.let_go(self.stream_id)
         self._exchange.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         self._respond(self._exchange)
+        return 0
 
     def refuse(self, refusal: HttpError) -> None:
         """Answer what is no request for the responder."""
