@@ -242,13 +242,22 @@ def test_the_context_is_in_every_example(codec: str) -> None:
 
 def test_a_context_does_not_multiply_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long feature in the context of many empty examples is much memory for few bytes."""
-    monkeypatch.setattr(tf_examples, "MOST_VALUES", 10)
+    monkeypatch.setattr(tf_examples, "MOST_FEATURE_VALUES", 10)
     said = Examples([{}] * 5, {"x": Feature("float", [1.0] * 4)})
 
     with pytest.raises(DukouError) as caught:
         to_inputs(said, Signature("s", (spec("x", shape=None),), ()))
 
     assert caught.value.reason is Reason.TOO_MANY_VALUES
+
+
+def test_examples_are_counted_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one is two bytes on the wire."""
+    monkeypatch.setattr(tf_grpc_examples, "MOST_VALUES", 3)
+
+    code, _ = refusal(tf_grpc_examples.CLASSIFY, grpc("Classification", [{}] * 4))
+
+    assert code is Code.PAYLOAD_TOO_LARGE
 
 
 MALFORMED: list[tuple[Any, str]] = [
@@ -291,6 +300,24 @@ def test_long_lists_are_read_as_short_ones(size: int) -> None:
     request = bound(CLASSIFY, json.dumps({"examples": [{"x": [0.5] * size}]}).encode(), version)
 
     assert request.inputs["x"].tolist() == [[0.5] * size]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([2**63] * 5000, "Feature: x has uint64 element. Only int64 is supported."),
+        ([[1.0]] * 5000, "Feature: x has element with unexpected JSON type: Array"),
+        ([1.5] * 5000, "Data type: float but expected type: int64"),
+    ],
+)
+def test_long_lists_are_judged_as_short_ones(values: list[Any], text: str) -> None:
+    """The parser makes arrays of these too."""
+    version = of((spec("x", "INT64", None),), (spec("scores"),))
+
+    code, told = refusal(CLASSIFY, {"examples": [{"x": values}]}, version)
+
+    assert code is Code.INVALID_ARGUMENT
+    assert text in told
 
 
 def test_a_long_list_of_numbers_is_no_list_of_examples() -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 
-from dukou.core.errors import DukouError
+from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, Draft, InferenceRequest, InferenceResponse, Served
 from dukou.core.version import ModelRef
 from dukou.protos import pool
 from dukou.wire import tf_examples, tf_grpc
 from dukou.wire.codec import Headers, Reply
-from dukou.wire.tf_examples import Example, Examples, Feature
+from dukou.wire.json_text import MOST_VALUES
+from dukou.wire.tf_examples import Examples, Feature
 
 CLASS_TEXT_BYTES = 128
 """Of text that takes as long to write as a class and its score."""
@@ -72,22 +73,31 @@ REGRESS = ExamplesCodec(
 
 
 def examples_of(said: Any) -> Examples:
-    """The examples of an Input; none where it has neither kind."""
+    """The examples of an Input; none where it has neither kind. Raises DukouError TOO_MANY_VALUES."""
     kind = said.WhichOneof("kind")
     if kind is None:
         return Examples([], {})
     found = getattr(said, kind)
-    context = _example(found.context) if kind == "example_list_with_context" else {}
-    return Examples([_example(example) for example in found.examples], context)
+    if len(found.examples) > MOST_VALUES:
+        raise DukouError(Reason.TOO_MANY_VALUES, got=len(found.examples), wanted=MOST_VALUES)
+    context = _Example(found.context) if kind == "example_list_with_context" else {}
+    return Examples([_Example(example) for example in found.examples], context)
 
 
-def _example(said: Any) -> Example:
-    return {name: _feature(feature) for name, feature in said.features.feature.items()}
+class _Example:
+    """The features of a tensorflow.Example, each read when it is asked for: not all of them may be wanted."""
 
+    __slots__ = ("_features",)
 
-def _feature(said: Any) -> Feature:
-    kind = said.WhichOneof("kind")
-    return Feature("", []) if kind is None else Feature(_KINDS[kind], getattr(said, kind).value[:])
+    def __init__(self, said: Any) -> None:
+        self._features = said.features.feature
+
+    def get(self, name: str, /) -> Feature | None:
+        feature = self._features.get(name)
+        if feature is None:
+            return None
+        kind = feature.WhichOneof("kind")
+        return Feature("", ()) if kind is None else Feature(_KINDS[kind], getattr(feature, kind).value)
 
 
 def result_of(method: str, request: InferenceRequest, response: InferenceResponse) -> Any:

@@ -90,9 +90,11 @@ def _example(value: Any) -> Example:
 
 
 def _feature(name: str, content: Any) -> Feature:
-    if isinstance(content, np.ndarray):
-        content = content.tolist()
-    if type(content) is not list:
+    if isinstance(content, np.ndarray) and content.ndim == 1:
+        if content.dtype.kind == "u":
+            raise _beyond_int64(name)
+        return Feature("int64" if content.dtype.kind == "i" else "float", content)
+    if not isinstance(content, list | np.ndarray):
         content = [content]
     kind = ""
     values = []
@@ -116,7 +118,7 @@ def _value(name: str, value: Any) -> tuple[str, Any]:
         if _INT64_MIN <= value <= _INT64_MAX:
             return "int64", value
         if value <= _UINT64_MAX and value > 0:
-            raise says(f"Feature: {name} has uint64 element. Only int64 is supported.")
+            raise _beyond_int64(name)
         return "float", _as_float(value)
     if type(value) is str:
         return "string", value
@@ -126,6 +128,10 @@ def _value(name: str, value: Any) -> tuple[str, Any]:
             raise says("Unable to base64 decode")
         return "string", raw
     raise says(f"Feature: {name} has element with unexpected JSON type: {type_name(value)}")
+
+
+def _beyond_int64(name: str) -> DukouError:
+    return says(f"Feature: {name} has uint64 element. Only int64 is supported.")
 
 
 def _as_float(value: int) -> float:
