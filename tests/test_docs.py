@@ -24,7 +24,10 @@ import pytest
 from clients import client_programs
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "docs/tutorial.md", "docs/reference/http.md")),
+    *sorted((ROOT / "docs" / "how-to").glob("*.md")),
+]
 DEFAULT_PORT = "8501"
 ELSEWHERE = re.compile(r"^(pip install|npm install|scripts/)")
 """Lines that the continuous check runs itself, in a fresh environment."""
@@ -74,7 +77,7 @@ class Page:
         def replace(match: re.Match[str]) -> str:
             return match.group(1) + self.ports.setdefault(match.group(2), free_port())
 
-        return re.sub(r"(127\.0\.0\.1:|localhost:|--port )(\d{4,5})", replace, text)
+        return re.sub(r"(127\.0\.0\.1:|localhost:|--(?:rest_api_)?port )(\d{4,5})", replace, text)
 
     def run(self, block: Block) -> None:
         if block.language == "python":
