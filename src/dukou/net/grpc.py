@@ -34,8 +34,8 @@ class UnaryCall(Stream):
     Without a `call` it only can be refused.
     """
 
-    _parts: list[bytes] | None = None
-    _wanted_bytes = -1  # prefix and message, once known
+    _reader: MessageReader | None = None  # of a message that did not come in one piece
+    _message: tuple[bool, bytes] | None = None
     _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, link: Link, stream_id: int, head: Head, call: Call | None, calls: Calls) -> None:
@@ -57,7 +57,7 @@ class UnaryCall(Stream):
     def take(self, data: bytes, end: bool) -> int:
         # Most calls: one frame, one message. The prefix is a flag, 0, and the length, so both are one number.
         length = int.from_bytes(data[:PREFIX_BYTES])
-        if end and self._parts is None and length == len(data) - PREFIX_BYTES <= self.link.settings.max_message_bytes:
+        if end and self._reader is None and length == len(data) - PREFIX_BYTES <= self.link.settings.max_message_bytes:
             self.ended = True
             self._begin(data[PREFIX_BYTES:])
             return 0
@@ -69,33 +69,33 @@ class UnaryCall(Stream):
 
     def _collect(self, data: bytes, end: bool) -> int:
         self.ended = end
-        if self._parts is None:
-            self._parts = []
-        if data:
-            self._parts.append(data)
-            self.body_bytes += len(data)
-            self.moved_s = self.link.read_s
-        if self._wanted_bytes < 0 and self.body_bytes >= PREFIX_BYTES:
-            self._parts = [b"".join(self._parts)]
-            length = grpc_wire.message_bytes(self._parts[0], self.link.settings.max_message_bytes)
-            self._wanted_bytes = PREFIX_BYTES + length
-        if 0 <= self._wanted_bytes < self.body_bytes:
-            raise GrpcError(Status.UNIMPLEMENTED, "more than one message came for a call that takes one")
+        self.body_bytes += len(data)
+        self.moved_s = self.link.read_s
+        if self._reader is None:
+            self._reader = MessageReader(self.link.settings.max_message_bytes)
+        for message in self._reader.feed(data):
+            if self._message is not None:
+                raise _several()
+            self._message = message
+        if self._message is not None and not self._reader.between:
+            raise _several()
         if not end:
             return self.link.keep(self.stream_id, len(data))
         self.link.let_go(self.stream_id)
-        if not self.body_bytes:
-            raise GrpcError(Status.UNIMPLEMENTED, "no message came for a call that takes one")
-        if self.body_bytes != self._wanted_bytes:
+        if not self._reader.between:
             raise GrpcError(Status.INTERNAL, "the request ended within a message")
-        first, *rest = self._parts
-        self._parts = None
-        message = b"".join((first[PREFIX_BYTES:], *rest))
-        if first[0] == 0:
-            self._begin(message)
+        if self._message is None:
+            raise GrpcError(Status.UNIMPLEMENTED, "no message came for a call that takes one")
+        compressed, body = self._message
+        self._forget()
+        if compressed:
+            self._exchange.run = _in_pool(self.link, self._decompressed, self._inflate, body)
         else:
-            self._exchange.run = _in_pool(self.link, self._decompressed, self._inflate, message)
+            self._begin(body)
         return 0
+
+    def _forget(self) -> None:
+        self._reader = self._message = None
 
     def _inflate(self, message: bytes) -> bytes:
         return inflate(self._exchange.headers, message, self.link.settings.max_message_bytes)
@@ -120,7 +120,7 @@ class UnaryCall(Stream):
 
     def refuse(self, error: GrpcError) -> None:
         """End the call with an error of the protocol."""
-        self._parts = None
+        self._forget()
         exchange = self._exchange
         if exchange.said is None:
             self.link.shared.on_refused(exchange, _CODES[error.status])
@@ -398,6 +398,10 @@ def _about(error: GrpcError, headers: Headers) -> tuple[tuple[bytes, bytes], ...
     if error.status == Status.UNIMPLEMENTED and b"grpc-encoding" in headers:
         return ((b"grpc-accept-encoding", grpc_wire.ACCEPTED),)
     return ()
+
+
+def _several() -> GrpcError:
+    return GrpcError(Status.UNIMPLEMENTED, "more than one message came for a call that takes one")
 
 
 def _failed(request_id: str, error: BaseException | None) -> GrpcError:

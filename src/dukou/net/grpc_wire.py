@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from urllib.parse import quote_from_bytes
 
+from dukou.net.body import Body
 from dukou.net.http2 import Fields
 from dukou.net.rpc import GrpcError
 from dukou.wire.codec import Headers
@@ -122,13 +123,13 @@ def unimplemented(path: bytes, services: frozenset[bytes]) -> GrpcError:
 
 
 class MessageReader:
-    """Bytes of DATA frames in, messages out, for a call with any number of them."""
+    """Bytes of DATA frames in, messages out, each with its compressed flag."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._start = b""
-        self._missing = 0
-        self._parts: list[bytes] = []
+        self._length = 0
+        self._body = Body()
 
     @property
     def between(self) -> bool:
@@ -136,7 +137,7 @@ class MessageReader:
         return not self._start
 
     def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
-        """The messages that `data` completes, each with its compressed flag. Raises GrpcError."""
+        """The messages that `data` completes. Raises GrpcError."""
         found: list[tuple[bool, bytes]] = []
         at = 0
         while at < len(data):
@@ -146,13 +147,11 @@ class MessageReader:
                 at += take
                 if len(self._start) < PREFIX_BYTES:
                     break
-                self._missing = message_bytes(self._start, self._limit)
-            part = data[at : at + self._missing]
+                self._length = message_bytes(self._start, self._limit)
+            part = data[at : at + self._length - self._body.size]
             at += len(part)
-            self._missing -= len(part)
-            self._parts.append(part)
-            if not self._missing:
-                found.append((self._start[0] == 1, b"".join(self._parts)))
-                self._parts = []
+            self._body.add(part)
+            if self._body.size == self._length:
+                found.append((self._start[0] == 1, self._body.take()))
                 self._start = b""
         return found

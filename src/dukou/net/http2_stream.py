@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from dukou.config import Http2Config, HttpConfig
+from dukou.net.body import Body
 from dukou.net.connections import Connections
 from dukou.net.exchange import Answer, Exchange, Responder, error_body
 from dukou.net.http1 import MAX_TARGET_BYTES, Head, HttpError
@@ -121,30 +122,28 @@ class HttpStream(Stream):
         request_id = link.shared.id_for(head.headers)
         self._exchange = Exchange(head, b"", request_id, link.read_s, self._answer)
         self._respond = respond
-        self._parts: list[bytes] = []
+        self._body = Body()
         self._pieces: PieceWriter | None = None
 
     def take(self, data: bytes, end: bool) -> int:
-        if data:
-            self._parts.append(data)
-            self.body_bytes += len(data)
-            self.moved_s = self.link.read_s
-            most = self.link.shared.limits.max_body_bytes
-            if self.body_bytes > most:
-                self.refuse(HttpError(413, f"the body is larger than {most} bytes"))
-                return 0
+        self.ended = end
+        self._body.add(data)
+        self.body_bytes += len(data)
+        self.moved_s = self.link.read_s
+        most = self.link.shared.limits.max_body_bytes
+        if self.body_bytes > most:
+            self.refuse(HttpError(413, f"the body is larger than {most} bytes"))
+            return 0
         if not end:
             return self.link.keep(self.stream_id, len(data))
-        self.ended = True
         self.link.let_go(self.stream_id)
-        self._exchange.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
+        self._exchange.body = self._body.take()
         self._respond(self._exchange)
         return 0
 
     def refuse(self, refusal: HttpError) -> None:
         """Answer what is no request for the responder."""
-        self._parts.clear()
+        self._body.take()
         self.link.shared.on_refused(self._exchange, CODES[refusal.status])
         self._exchange.answer(Answer(refusal.status, error_body(refusal.detail)))
 
