@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -139,8 +140,12 @@ class Page:
 
 
 def commands(text: str) -> Iterator[str]:
-    for line in text.replace("\\\n", " ").splitlines():
-        if line.strip() and not line.startswith("#"):
+    """Line by line; a line that ends in `<<'END'` goes on to the line END."""
+    lines = iter(text.replace("\\\n", " ").splitlines())
+    for line in lines:
+        if line.endswith("<<'END'"):
+            yield "\n".join((line, *takewhile(lambda more: more != "END", lines), "END"))
+        elif line.strip() and not line.startswith("#"):
             yield line
 
 
