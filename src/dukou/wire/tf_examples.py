@@ -142,12 +142,16 @@ def method_name(signature: Signature) -> str:
 def to_inputs(said: Examples, signature: Signature) -> dict[str, NDArray[Any]]:
     """The features as inputs of a signature; features that it does not name are left out. Raises DukouError."""
     specs = signature.inputs
-    spec = specs[0]
-    if len(specs) == 1 and spec.columns and (said.examples[0].get(spec.name) or said.context.get(spec.name)) is None:
+    if len(specs) == 1 and specs[0].columns and not _has(said, specs[0].name):
+        spec = specs[0]
         one = TensorSpec(spec.name, spec.datatype, (-1, 1))
         columns = [_column(said, name, one) for name in spec.columns]
         return {spec.name: fit(np.concatenate(columns, axis=1), spec)}
     return {spec.name: fit(_column(said, spec.name, spec), spec) for spec in specs}
+
+
+def _has(said: Examples, name: str) -> bool:
+    return (said.examples[0].get(name) or said.context.get(name)) is not None
 
 
 def _column(said: Examples, name: str, spec: TensorSpec) -> NDArray[Any]:
