@@ -350,7 +350,7 @@ def _reading() -> Iterator[None]:
     try:
         yield
     except DukouError as error:
-        raise BadAnswer(f"the answer is not the Open Inference Protocol's: {error}") from error
+        raise BadAnswer(f"the answer cannot be read: {error}") from error
 
 
 def _names(outputs: str | Sequence[str]) -> Sequence[str]:
