@@ -1,14 +1,21 @@
 """dukou's own client against a live server: HTTP and gRPC answer alike, sync and async."""
 
 import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from app.app_server import LIMIT_S, Server
 from dukou.client.client import AsyncClient, Client
 from dukou.client.errors import InvalidInput, NotFound, Refused, TimedOut
+from dukou.testing.conformance import build_models
 from live import DIALECTS, Live
+from net.certificates import make_certificate
 
 pytestmark = [pytest.mark.socket, pytest.mark.slow]
 
@@ -111,3 +118,34 @@ def test_errors_are_the_same(url: str) -> None:
         client.predict([1])
     with Client(url, "slow", timeout_s=0.3) as client, pytest.raises(TimedOut):
         client.predict([1])
+
+
+def test_tls_by_both_protocols(tmp_path: Path) -> None:
+    """One port with a certificate: https:// and grpcs:// are told apart by ALPN, and check the certificate."""
+    build_models(tmp_path / "models")
+    certificate, key = make_certificate(tmp_path)
+    code = """
+import sys, dukou
+for url in sys.argv[1:]:
+    with dukou.Client(url, "identity_fp32", retries=0) as client:
+        print(client.predict([[1.0, 2.0]]).tolist())
+"""
+    trusted = {"SSL_CERT_FILE": str(certificate), "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificate)}
+    settings = [f"server.tls_certificate={certificate}", f"server.tls_key={key}"]
+
+    with Server(tmp_path / "models", "--port", "0", *(word for one in settings for word in ("--set", one))) as server:
+        urls = [server.url, server.url.replace("https://", "grpcs://")]
+        runs = [
+            subprocess.run(
+                [sys.executable, "-c", code, *asked],
+                env=os.environ | environment,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT_S,
+                check=False,
+            )
+            for environment, asked in ((trusted, urls), ({}, urls[:1]), ({}, urls[1:]))
+        ]
+
+    assert runs[0].stdout == "[[1.0, 2.0]]\n" * 2, runs[0].stderr
+    assert all("ConnectionFailed" in refused.stderr for refused in runs[1:])
