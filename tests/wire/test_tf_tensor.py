@@ -28,14 +28,14 @@ def proto(dtype: int, shape: Any = None, **fields: Any) -> Any:
 
 
 def read(tensor: Any) -> NDArray[Any]:
-    array = from_proto(tensor, tensor.tensor_content, "x")
+    array = from_proto(tensor, "x")
     assert array is not None
     return array
 
 
 def refusal(tensor: Any) -> DukouError:
     with pytest.raises(DukouError) as caught:
-        from_proto(tensor, tensor.tensor_content, "x")
+        from_proto(tensor, "x")
     return caught.value
 
 
@@ -191,7 +191,7 @@ def test_integers_must_fit_their_datatype(datatype: str, value: int) -> None:
 @pytest.mark.parametrize("number", [0, 8, 20, 21, 101, 4711])
 def test_other_datatypes_are_none_of_ours(number: int) -> None:
     """Complex numbers, resources, references, and numbers that mean nothing."""
-    assert from_proto(proto(number, [1]), b"", "x") is None
+    assert from_proto(proto(number, [1]), "x") is None
 
 
 def test_too_many_strings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,7 @@ def test_fuzzed_tensors_are_read_or_refused(body: bytes) -> None:
     """Whatever bytes protobuf takes for a TensorProto make an array or a DukouError."""
     try:
         tensor = parse("tensorflow.TensorProto", body)
-        array = from_proto(tensor, tensor.tensor_content, "x")
+        array = from_proto(tensor, "x")
     except DukouError:
         return
 

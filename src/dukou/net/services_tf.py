@@ -6,9 +6,9 @@ Facts from tensorflow/serving's `apis/*_service.proto`, `servables/tensorflow/mu
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from dukou.protos import pool
 from dukou.protos.tree import to_message
 from dukou.wire import tf_examples, tf_grpc, tf_grpc_examples, tf_metadata, tf_reload
 from dukou.wire.tf_errors import says
+
+T = TypeVar("T")
 
 PREDICT = Api(tf_grpc, status.GRPC, 0, entry=entry("Predict", "GRPC"))
 CLASSIFY = Api(tf_grpc_examples.CLASSIFY, status.GRPC, 0, entry=entry("Classify", "GRPC"))
@@ -117,19 +119,20 @@ async def _multi_inference(facts: Facts, rpc: Rpc) -> None:
     body = await rpc.receive() or b""
     deadline_s = min(rpc.deadline_s, rpc.arrived_s + facts.request_timeout_s)
     context = Context(rpc.id, rpc.arrived_s, deadline_s, entry=_MULTI_INFERENCE)
+
+    async def where_it_fits(work: Callable[..., T], *arguments: Any) -> T:
+        """Many examples are read, and their many results written, in the pool."""
+        if len(body) <= facts.off_loop_bytes:
+            return work(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(facts.pool, work, *arguments)
+
     try:
-        if len(body) > facts.off_loop_bytes:
-            loop = asyncio.get_running_loop()
-            served, tasks = await loop.run_in_executor(facts.pool, _bound, facts, body, context)
-        else:
-            served, tasks = _bound(facts, body, context)
+        served, tasks = await where_it_fits(_bound, facts, body, context)
         answers = await asyncio.gather(*[streaming.run(facts, served, task.request) for task in tasks])
-        response = pool.message(f"{_PACKAGE}.MultiInferenceResponse")()
-        for task, answer in zip(tasks, answers, strict=True):
-            _add_result(response.results.add(), task, answer)
+        response = await where_it_fits(_results, tasks, answers)
     except DukouError as error:
         raise _told(error) from error.__cause__
-    await rpc.send(response.SerializeToString())
+    await rpc.send(response)
 
 
 def _bound(facts: Facts, body: bytes, context: Context) -> tuple[Served, list[_Task]]:
@@ -163,8 +166,14 @@ def _tasks(said: Any, served: Served, context: Context) -> list[_Task]:
     return tasks
 
 
-def _add_result(result: Any, task: _Task, answer: InferenceResponse) -> None:
-    version = answer.version
-    result.model_spec.MergeFromString(tf_grpc.model_spec(version.name, version.version, task.request.signature.name))
-    said = tf_grpc_examples.result_of(task.method, task.request, answer)
-    (result.regression_result if task.method == tf_examples.REGRESS else result.classification_result).CopyFrom(said)
+def _results(tasks: Sequence[_Task], answers: Sequence[InferenceResponse]) -> bytes:
+    """A MultiInferenceResponse. Raises DukouError."""
+    response = pool.message(f"{_PACKAGE}.MultiInferenceResponse")()
+    for task, answer in zip(tasks, answers, strict=True):
+        name, version = answer.version.name, answer.version.version
+        result = response.results.add()
+        result.model_spec.MergeFromString(tf_grpc.model_spec(name, version, task.request.signature.name))
+        kind = "regression_result" if task.method == tf_examples.REGRESS else "classification_result"
+        getattr(result, kind).CopyFrom(tf_grpc_examples.result_of(task.method, task.request, answer))
+    written: bytes = response.SerializeToString()
+    return written

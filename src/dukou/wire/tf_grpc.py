@@ -6,8 +6,9 @@ rank open takes any. More lenient than that server in one point: a datatype whos
 exactly is taken too (float for double, uint8 for float), since a client in Python seldom chooses it by hand.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -116,7 +117,7 @@ def _inputs(came: Any, signature: Signature) -> dict[str, NDArray[Any]]:
         tensor = came.get(spec.name)
         if tensor is None:
             raise _unknown_inputs(came, specs)
-        array = from_proto(tensor, tensor.tensor_content, spec.name)
+        array = from_proto(tensor, spec.name)
         if array is None or array.dtype is not DTYPES[spec.datatype]:
             array = _widened(array, spec, tensor.dtype, len(inputs))
         inputs[spec.name] = fit(array, spec)
@@ -136,20 +137,21 @@ def _widened(array: NDArray[Any] | None, spec: TensorSpec, came: int, place: int
     raise says(text, Reason.WRONG_DATATYPE, tensor=spec.name, got=got, wanted=name)
 
 
-def _other_inputs(came: Any, specs: Collection[TensorSpec]) -> DukouError:
-    sent, wanted = set(came), {spec.name for spec in specs}
+def _other_inputs(came: Mapping[str, Any], specs: Collection[TensorSpec]) -> DukouError:
+    wanted = {spec.name for spec in specs}
+    missing = [name for name in wanted if name not in came]
     text = (
-        f"input size does not match signature: {len(sent)}!={len(wanted)} len({_names(sent)}) != "
-        f"len({_names(wanted)}). Sent extra: {_names(sent - wanted)}. "
-        f"Missing but required: {_names(wanted - sent)}."
+        f"input size does not match signature: {len(came)}!={len(wanted)} len({_names(came)}) != "
+        f"len({_names(wanted)}). Sent extra: {_names(name for name in came if name not in wanted)}. "
+        f"Missing but required: {_names(missing)}."
     )
-    reason = Reason.INPUT_MISSING if wanted - sent else Reason.INPUT_UNEXPECTED
-    return says(text, reason, wanted=len(wanted), got=len(sent), missing=_names(wanted - sent))
+    reason = Reason.INPUT_MISSING if missing else Reason.INPUT_UNEXPECTED
+    return says(text, reason, wanted=len(wanted), got=len(came), missing=_names(missing))
 
 
-def _unknown_inputs(came: Any, specs: Collection[TensorSpec]) -> DukouError:
+def _unknown_inputs(came: Mapping[str, Any], specs: Collection[TensorSpec]) -> DukouError:
     names = {spec.name for spec in specs}
-    unknown = min(set(came) - names)
+    unknown = min(name for name in came if name not in names)
     text = f"input tensor alias not found in signature: {unknown}. Inputs expected to be in the set {_names(names)}."
     return says(text, Reason.INPUT_UNEXPECTED, tensor=unknown, wanted=_names(names))
 
@@ -172,8 +174,9 @@ def _outputs(asked: Collection[str], signature: Signature) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def _names(names: Collection[str]) -> str:
-    return "{" + ",".join(sorted(names)) + "}"
+def _names(names: Iterable[str]) -> str:
+    """A set of names, which callers may have made long, as far as an error has room for it."""
+    return "{" + ",".join(sorted(islice(names, MOST_ERROR))) + "}"
 
 
 def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
@@ -216,8 +219,8 @@ def model_spec(name: str, version: int, signature: str) -> bytes:
 
 
 def reading_bytes(headers: Headers, body: bytes) -> int:
-    """The message, as if its tensors were not raw."""
-    return len(body)
+    """The message; one whose form is known is raw data."""
+    return len(body) // RAW_WEIGHT if tf_known.find(body) is not None else len(body)
 
 
 def writing_bytes(request: InferenceRequest, response: InferenceResponse) -> int:

@@ -32,9 +32,9 @@ carry in full, so that no message makes a larger array by leaving its values out
 FEW = 64
 """Lists up to this long are read faster as Python numbers than from their packed bytes."""
 
-
 AS_MEMORY = frozenset({"FP32", "FP64", "BOOL"})
 """Datatypes whose packed list is their memory; of the others every value is written by itself."""
+
 _DTYPE_FIELD, _SHAPE_FIELD = 1, 2
 
 
@@ -47,18 +47,18 @@ def name_of(number: int) -> str:
     return known[number].name.removeprefix("DT_").lower() if number in known else f"datatype {number}"
 
 
-def from_proto(tensor: Any, content: Raw, name: str) -> NDArray[Any] | None:
+def from_proto(tensor: Any, name: str) -> NDArray[Any] | None:
     """The array of a TensorProto in its own datatype; None where no model here takes that.
 
-    `content` is its `tensor_content`, which may lie beside it, and `name` the tensor's, for errors. Elements of BYTES
-    are `bytes`. Raises DukouError MALFORMED_REQUEST for what is no tensor, WRONG_VALUE for integers that their datatype
-    does not hold, TOO_MANY_VALUES for strings.
+    `name` is the tensor's, for errors. Elements of BYTES are `bytes`. Raises DukouError MALFORMED_REQUEST for what is
+    no tensor, WRONG_VALUE for integers that their datatype does not hold, TOO_MANY_VALUES for strings.
     """
     datatype = DATATYPES.get(tensor.dtype)
     if datatype is None:
         return None
     dtype = DTYPES[datatype]
     shape, size = _shape(tensor.tensor_shape, name)
+    content: bytes = tensor.tensor_content
     if content:
         return _from_content(content, dtype, shape, size, name)
     array = _from_list(getattr(tensor, KINDS[datatype].field), datatype, name)
@@ -113,17 +113,16 @@ def _filled(array: NDArray[Any], shape: Sequence[int], size: int, name: str) -> 
     return filled
 
 
-def _from_content(content: Raw, dtype: np.dtype[Any], shape: tuple[int, ...], size: int, name: str) -> NDArray[Any]:
-    """The array whose memory is `content`: a read-only view of it where it is aligned, else a copy."""
+def _from_content(content: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], size: int, name: str) -> NDArray[Any]:
+    """The array whose memory is `content`, a read-only view of it."""
     if dtype.kind == "O":
-        return _from_strings(bytes(content), size, name).reshape(shape)
+        return _from_strings(content, size, name).reshape(shape)
     if len(content) != size * dtype.itemsize:
         wanted = size * dtype.itemsize
         raise _unreadable(name, f"tensor_content has {len(content)} bytes, shape {list(shape)} needs {wanted}")
     array: NDArray[Any] = np.ndarray(shape, dtype, content)
-    if dtype.kind == "b":
-        return array.view(np.uint8) != 0  # a byte of 2 would be a boolean that is neither
-    return array if array.flags.aligned else array.copy()
+    # A byte of 2 would be a boolean that is neither.
+    return array if dtype.kind != "b" else array.view(np.uint8) != 0
 
 
 def _from_strings(content: bytes, size: int, name: str) -> NDArray[Any]:
