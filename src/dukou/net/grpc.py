@@ -150,6 +150,10 @@ class UnaryCall(Stream):
             self._finish(answer)
         elif len(body) > link.settings.compress_above_bytes > 0 and may_compress(link, exchange.headers):
             exchange.run = _in_pool(link, self._compressed, deflate, body)
+        elif len(body) < COPIED_BYTES and not answer.headers:  # most answers
+            self.sent_bytes = PREFIX_BYTES + len(body)
+            link.session.answer(self.stream_id, HEADERS, len(body).to_bytes(PREFIX_BYTES) + body, OK)
+            self._finish(answer)
         else:
             self._send(answer, HEADERS, len(body).to_bytes(PREFIX_BYTES), body)
 
@@ -168,13 +172,10 @@ class UnaryCall(Stream):
         session = self.link.session
         trailers = OK if not answer.headers else grpc_wire.trailers(Status.OK, metadata=answer.headers)
         self.sent_bytes = PREFIX_BYTES + len(body)
-        if len(body) < COPIED_BYTES:
-            session.answer(self.stream_id, headers, prefix + body, trailers)
-        else:
-            session.respond(self.stream_id, headers)
-            session.send(self.stream_id, prefix)
-            session.send(self.stream_id, body)
-            session.finish(self.stream_id, trailers)
+        session.respond(self.stream_id, headers)
+        session.send(self.stream_id, prefix)
+        session.send(self.stream_id, body)
+        session.finish(self.stream_id, trailers)
         self._finish(answer)
 
     def _finish(self, answer: Answer) -> None:
