@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
 from types import TracebackType
@@ -19,8 +20,8 @@ from dukou.config import EngineConfig, ModelsConfig
 from dukou.core.clock import monotonic
 from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Assignment
-from dukou.core.message import Context, InferenceRequest, Served, Table
-from dukou.core.model import ModelManifest, ModelVersion, Signature, State
+from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served, Table
+from dukou.core.model import ModelManifest, ModelRef, ModelVersion, Signature, State
 from dukou.core.runtime import LoadedModel
 from dukou.engine.router import Engine
 
@@ -71,6 +72,25 @@ class InProcess:
 
     def infer(self, X: Any, outputs: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
         """The outputs asked for (all of them if none are named), by name. Raises DukouError."""
+        return dict(self._run(self._engine.infer(self._request(X, outputs))).outputs)
+
+    def stream(self, X: Any, outputs: Sequence[str] = ()) -> Iterator[dict[str, NDArray[Any]]]:
+        """The responses to `X` as they come, each with those of the outputs asked for that it has; a model that does
+        not stream has one. Closing the iterator ends the work. Raises DukouError."""
+        request = self._request(X, outputs)
+        streamer = self._engine.choose(ModelRef(self.version.name), "").streamer
+        if streamer is None or not request.signature.streaming:
+            yield dict(self._run(self._engine.infer(request)).outputs)
+            return
+        responses = streamer.stream(request)
+        try:
+            while (response := self._run(_next(responses))) is not None:
+                yield dict(response.outputs)
+        finally:
+            with suppress(DukouError):  # the model may have been closed
+                self._run(_end(responses))
+
+    def _request(self, X: Any, outputs: Sequence[str]) -> InferenceRequest:
         known = self.signature.output_names()
         for name in outputs:
             if name not in known:
@@ -80,15 +100,8 @@ class InProcess:
         except DukouError as error:
             raise error.within(model=self.version.name, version=self.version.version) from None
         rows = next(iter(inputs.values())).shape[0] if self.signature.batched else 1
-        request = InferenceRequest(
-            self.version,
-            self.signature,
-            inputs,
-            tuple(outputs) or known,
-            rows,
-            Context(arrived_s=monotonic()),
-        )
-        return dict(self._run(self._engine.infer(request)).outputs)
+        context = Context(arrived_s=monotonic())
+        return InferenceRequest(self.version, self.signature, inputs, tuple(outputs) or known, rows, context)
 
     def close(self) -> None:
         """Let go of the model. What runs is finished; calls that wait, and later ones, raise DukouError."""
@@ -102,6 +115,7 @@ class InProcess:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._engine.swap(Table())
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +139,14 @@ class InProcess:
                 raise DukouError(Reason.NOT_SERVING, model=self.version.name, detail="it has been closed")
             under_way = asyncio.run_coroutine_threadsafe(call, self._loop)
         return under_way.result()
+
+
+async def _next(responses: AsyncGenerator[InferenceResponse, None]) -> InferenceResponse | None:
+    return await anext(responses, None)
+
+
+async def _end(responses: AsyncGenerator[InferenceResponse, None]) -> None:
+    await responses.aclose()
 
 
 async def _others_end() -> None:

@@ -53,6 +53,9 @@ def predict(
     trust_pickle: Annotated[
         bool, Parameter(help="Open pickles without the allowlist; only for files you made.", negative="")
     ] = False,
+    trust_python: Annotated[
+        bool, Parameter(help="Run the code of a model.py; only for files you made.", negative="")
+    ] = False,
 ) -> None:
     """Predict rows with a model: of a running server, or loaded into this process."""
     for row in rows:
@@ -63,7 +66,7 @@ def predict(
     elif model or version is not None:
         raise CommandError("--model and --version are for servers; give the folder of the version, as in models/iris/1")
     else:
-        outputs = _in_process(target, rows, trust_pickle)
+        outputs = _in_process(target, rows, trust_pickle, trust_python)
     print(as_json(outputs) if json else as_table(outputs))
 
 
@@ -78,10 +81,10 @@ def _by_server(url: str, rows: Sequence[str], model: str, version: int | None, t
         return client.infer(_read(rows, client.metadata()))
 
 
-def _in_process(path: str, rows: Sequence[str], trust_pickle: bool) -> Tensors:
+def _in_process(path: str, rows: Sequence[str], trust_pickle: bool, trust_python: bool) -> Tensors:
     from dukou.app.embed import load
 
-    with load(path, trust_pickle=trust_pickle) as model:
+    with load(path, trust_pickle=trust_pickle, trust_python=trust_python) as model:
         return model.infer(_read(rows, model.signature))
 
 

@@ -53,7 +53,10 @@ def adopt(folder: Path, version: ModelVersion, *, trust_python: bool = False) ->
 
         triton = read_model(config, version.name, str(home / CONFIG))
         options = {**triton.options, TRITON: to_tree(config)}
-    kind, file = _artifact(folder, triton)
+    try:
+        kind, file = _artifact(folder, triton)
+    except OSError as error:
+        raise DukouError(Reason.ARTIFACT_UNREADABLE, path=str(folder), detail=str(error.strerror)) from error
     described = _describe_python if kind == PYTHON else _describe_onnx
     signature, load, independent = described(_Place(folder, home, file, triton), trust_python)
     if kind == PYTHON:

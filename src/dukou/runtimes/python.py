@@ -38,8 +38,8 @@ CLASS = "Model"
 _TRITONS_CLASS = "TritonPythonModel"
 
 _log = logging.getLogger("dukou.runtimes")
-_importing = threading.Lock()
-"""Held while a model's folder is on `sys.path`, which is the whole process's."""
+_importing = threading.RLock()
+"""Held while a model's folder is on `sys.path`, which is the whole process's; a model's `load` may open another."""
 
 
 class ModelContext(msgspec.Struct, frozen=True):
@@ -100,9 +100,9 @@ class Source:
     def load(self, folder: Path, manifest: ModelManifest) -> "PythonModel":
         """The Model, loaded. Raises DukouError."""
         count = read_concurrency(manifest.options, getattr(self._class, "concurrency", 1))
-        context = ModelContext(
-            folder, manifest.id.name, manifest.id.version, manifest.options, manifest.options.get("triton", {})
-        )
+        options = dict(manifest.options)
+        config = options.pop("triton", {})
+        context = ModelContext(folder, manifest.id.name, manifest.id.version, options, config)
         with _beside(self._path, self._names), _told(self._path):
             models = [self._class() for _ in range(count)]
             for model in models:
