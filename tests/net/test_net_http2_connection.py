@@ -807,3 +807,24 @@ def test_the_connections_window_is_given_back_whatever_becomes_of_the_data(sessi
 
         assert not client.goaways
         assert client.engine.outbound_flow_control_window > 60_000
+
+
+def test_pings_for_what_was_sent_are_no_strain(session: Any) -> None:
+    """Clients measure their connection with them, as often as data comes."""
+
+    async def eager(rpc: Any) -> None:
+        while await rpc.receive() is not None:
+            await rpc.send(b"x" * 100)
+
+    with Http2World(session, methods={b"/test.Service/Eager": eager}) as world:
+        client = world.client()
+        stream = client.call(None, path=b"/test.Service/Eager", end=False)
+        client.flush()
+        for _ in range(STRAIN_LIMIT // 5 + 100):
+            client.data(stream, message(b"next"))
+            for _ in range(5):
+                client.engine.ping(b"12345678")
+            client.flush()
+
+        assert not client.goaways
+        assert not client.over

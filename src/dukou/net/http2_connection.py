@@ -27,6 +27,8 @@ WRITE_BYTES = 262_144
 """What is taken from the session at a time: the transport says stop between two writes."""
 STRAIN_LIMIT = 1000
 STRAIN_EASED_PER_S = 100.0
+FORGIVEN = 10
+"""Pings and small windows that are no strain after something was sent: they are how clients measure and take it."""
 SMALL_WINDOW_BYTES = 64
 
 _log = logging.getLogger("dukou.net")
@@ -110,6 +112,7 @@ class Http2Connection(asyncio.Protocol):
         self._write_paused = False
         self._settled = False
         self._half_closed = False
+        self._forgiven = FORGIVEN
         self._strain = 0.0
         self._strain_s = 0.0
         self._idle_s = 0.0
@@ -162,7 +165,7 @@ class Http2Connection(asyncio.Protocol):
             for call in self._hurried:
                 call.watch()
             self._hurried.clear()
-        self.write_soon()
+        self._flush_soon()
 
     def eof_received(self) -> bool:
         """The client says no more; it still gets the answers it waits for."""
@@ -249,7 +252,7 @@ class Http2Connection(asyncio.Protocol):
     def on_window(self, increment: int) -> None:
         """The client takes more."""
         if increment < SMALL_WINDOW_BYTES:
-            self._add_strain()
+            self._forgive()
 
     def on_settings(self) -> None:
         """The client has said its settings: it does speak HTTP/2."""
@@ -258,7 +261,7 @@ class Http2Connection(asyncio.Protocol):
 
     def on_ping(self) -> None:
         """The client wants a sign of life."""
-        self._add_strain()
+        self._forgive()
 
     def on_pong(self) -> None:
         """The client lives, and has read what was sent before the ping."""
@@ -270,6 +273,10 @@ class Http2Connection(asyncio.Protocol):
 
     def write_soon(self) -> None:
         """Send what the session has, once in this turn of the event loop: one write for all answers of a batch."""
+        self._forgiven = FORGIVEN
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._write_due:
             self._write_due = True
             self._loop.call_soon(self._write)
@@ -460,6 +467,12 @@ class Http2Connection(asyncio.Protocol):
         for stream in streams:
             if not stream.done:
                 stream.cancel()
+
+    def _forgive(self) -> None:
+        if self._forgiven:
+            self._forgiven -= 1
+        else:
+            self._add_strain()
 
     def _add_strain(self) -> None:
         eased = (self.read_s - self._strain_s) * STRAIN_EASED_PER_S
