@@ -1,6 +1,6 @@
 """Versions that stand as they are: golden configurations, what graphs and configurations must agree on, warm-ups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,13 @@ M = ModelVersion("m", 1)
 Ends = Sequence[tuple[str, int, Any]]
 
 
-def save(path: Path, inputs: Ends, outputs: Ends, nodes: Sequence[Any] | None = None) -> Path:
+def save(
+    path: Path,
+    inputs: Ends,
+    outputs: Ends,
+    nodes: Sequence[Any] | None = None,
+    constants: Mapping[str, list[int]] | None = None,
+) -> Path:
     """A graph; without nodes each output is the input in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made = nodes or [
@@ -36,6 +42,7 @@ def save(path: Path, inputs: Ends, outputs: Ends, nodes: Sequence[Any] | None = 
         "graph",
         [helper.make_tensor_value_info(*end) for end in inputs],
         [helper.make_tensor_value_info(*end) for end in outputs],
+        [helper.make_tensor(name, INT, [len(value)], value) for name, value in (constants or {}).items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
@@ -238,6 +245,41 @@ def test_a_reshape_is_between_caller_and_model(
     assert answer.ravel().tolist() == array.ravel().tolist()
 
 
+def test_a_graph_for_one_image_serves_images(tmp_path: Path) -> None:
+    """The configuration of a graph that was exported for a single row: shapes without it, labels, a layout."""
+    save(
+        tmp_path / "m" / "1" / "model.onnx",
+        [("data_0", FLOAT, [1, 3, 2, 2])],
+        [("fc6_1", FLOAT, [1, 12, 1, 1])],
+        [helper.make_node("Reshape", ["data_0", "shape"], ["fc6_1"])],
+        {"shape": [1, 12, 1, 1]},
+    )
+    version = tmp_path / "m" / "1"
+    (version.parent / "labels.txt").write_text("\n".join(f"class {number}" for number in range(12)))
+    configure(
+        version,
+        """
+        name: "m"
+        platform: "onnxruntime_onnx"
+        max_batch_size : 0
+        input [ { name: "data_0" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 3, 2, 2 ]
+                  reshape { shape: [ 1, 3, 2, 2 ] } } ]
+        output [ { name: "fc6_1" data_type: TYPE_FP32 dims: [ 12 ] reshape { shape: [ 1, 12, 1, 1 ] }
+                   label_filename: "labels.txt" } ]
+        """,
+    )
+
+    found = adopted(version)
+
+    said = signature(found)
+    assert (said.batched, said.inputs[0].shape, said.outputs[0].shape) == (False, (3, 2, 2), (12,))
+    assert said.outputs[0].columns[11] == "class 11"
+    assert ask(found, data_0=np.arange(12, dtype=np.float32).reshape(3, 2, 2))["fc6_1"].tolist() == list(range(12))
+    assert found.warnings == (
+        f"{version.parent}/config.pbtxt: input.format has no effect here: tensors are passed on as they come",
+    )
+
+
 @given(st.lists(st.sampled_from([-1, 1, 2, 3]), max_size=4), st.integers(0, 3), st.data())
 def test_a_reshape_can_be_undone(dims: list[int], rows: int, data: st.DataObject) -> None:
     """Whatever the free sizes are."""
@@ -265,6 +307,7 @@ def test_a_reshape_that_cannot_be_is_the_models_failure() -> None:
         ("", ["a.onnx", "b.onnx"], "holds no model.onnx or model.py, but a.onnx, b.onnx"),
         ('backend: "python"', ["model.onnx"], "holds no model.py, but model.onnx"),
         ('backend: "onnxruntime"', ["model.py"], "holds no model.onnx, but model.py"),
+        ("", ["saved_model.pb"], "this is a TensorFlow SavedModel"),
         ('default_model_filename: "net.onnx"', ["model.onnx"], "default_model_filename names it"),
         ('default_model_filename: "../config.pbtxt"', ["model.onnx"], "default_model_filename names it"),
         (

@@ -72,6 +72,34 @@ def test_a_broken_version_does_not_hide_the_others(tmp_path: Path) -> None:
         repository.fetch(ModelVersion("iris", 2))
 
 
+def test_a_version_of_another_system_is_told_what_to_do(tmp_path: Path) -> None:
+    """Beside those that can be served."""
+    put(tmp_path / "iris" / "1")
+    (tmp_path / "iris" / "2").mkdir()
+    (tmp_path / "iris" / "2" / "saved_model.pb").write_text("x")
+
+    scan = LocalRepository(tmp_path).scan("iris")
+
+    assert scan.good() == (1,)
+    assert "export it to ONNX" in str(scan.broken[2])
+
+
+def test_versions_may_stand_as_they_are(tmp_path: Path) -> None:
+    """They have a folder and no manifest."""
+    put(tmp_path / "iris" / "1")
+    for name in ("2/model.onnx", "003/any.onnx", "4/model.py", "5/a.onnx", "5/b.onnx"):
+        (tmp_path / "iris" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "iris" / name).write_text("x")
+    repository = LocalRepository(tmp_path)
+
+    scan = repository.scan("iris")
+
+    assert scan.good() == (4, 3, 2, 1)
+    assert list(scan.manifests) == [1]
+    assert list(scan.broken) == [5]
+    assert repository.fetch(ModelVersion("iris", 3)) == tmp_path / "iris" / "003"
+
+
 def test_fetch_gives_a_verified_folder(tmp_path: Path) -> None:
     """And refuses one whose file was changed."""
     folder = put(tmp_path / "iris" / "00001")

@@ -16,7 +16,7 @@ from dukou.core.model import DEFAULT_SIGNATURE, Evidence, ModelManifest, ModelVe
 from dukou.core.runtime import LoadedModel
 from dukou.packing.triton import ONNX, PYTHON, Tensor, TritonModel, read_model, spec_of
 from dukou.packing.warmup import run_warmups
-from dukou.repository.local import ONNX_MODEL, PYTHON_MODEL, onnx_file, version_number
+from dukou.repository.local import ONNX_MODEL, PYTHON_MODEL, foreign, onnx_file, version_number
 from dukou.repository.manifest import FORMAT
 from dukou.repository.triton import CONFIG, read_config
 from dukou.runtimes.registry import runtime
@@ -96,7 +96,8 @@ def _artifact(folder: Path, triton: TritonModel) -> tuple[str, str]:
     if not file:
         wanted = {ONNX: ONNX_MODEL, PYTHON: PYTHON_MODEL}.get(triton.runtime, f"{ONNX_MODEL} or {PYTHON_MODEL}")
         there = sorted(path.name for path in folder.iterdir()) or ["nothing"]
-        detail = f"it holds no {wanted}, but {', '.join(there[:10])}; default_model_filename can name the file"
+        holds = f"it holds no {wanted}, but {', '.join(there[:10])}; default_model_filename can name the file"
+        detail = foreign(folder) or holds
         raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(folder), detail=detail)
     path = folder / file
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():

@@ -28,6 +28,7 @@ REASONS: Mapping[str, str] = {
     "response_cache": "answers are not cached",
     "instance_group.gpus": "models run on the CPU",
     "cc_model_filenames": "models run on the CPU",
+    "input.format": "tensors are passed on as they come",
     "input.optional": "every input has to be sent",
     "input.allow_ragged_batch": "requests are joined only when their shapes agree",
     "batch_input": "the model gets the requests' own inputs only",

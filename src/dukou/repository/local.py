@@ -81,22 +81,24 @@ class LocalRepository:
         return scan_model(folder, model)
 
     def fetch(self, version: ModelVersion) -> Path:
-        """The folder of a version, the files that serve it verified.
+        """The folder of a version, the files that serve it verified where a manifest has their digests.
 
         Raises DukouError: DIGEST_MISMATCH, ARTIFACT_UNREADABLE, MANIFEST_INVALID, VERSION_NOT_FOUND, MODEL_NOT_FOUND.
         """
         found = self.scan(version.name)
         if version.version in found.broken:
             raise found.broken[version.version]
-        if version.version not in found.manifests:
+        if version.version not in found.folders:
             raise DukouError(
                 Reason.VERSION_NOT_FOUND,
                 model=version.name,
                 version=version.version,
-                served=", ".join(map(str, found.manifests)) or "none",
+                served=", ".join(map(str, found.good())) or "none",
             )
-        folder, manifest = found.folders[version.version], found.manifests[version.version]
-        verify(folder, manifest, files_to_serve(manifest))
+        folder = found.folders[version.version]
+        if version.version in found.manifests:
+            manifest = found.manifests[version.version]
+            verify(folder, manifest, files_to_serve(manifest))
         return folder
 
 
@@ -120,10 +122,25 @@ def scan_model(folder: Path, model: str) -> Scan:
         if not is_packed(path) and (configured or _stands(path)):
             continue
         try:
+            _refuse_foreign(path)
             manifests[number] = msgspec.structs.replace(read_manifest(path), id=ModelVersion(model, number))
         except DukouError as error:
             broken[number] = error.within(model=model, version=number)
     return Scan(manifests, folders, broken, tuple(warnings))
+
+
+def _refuse_foreign(folder: Path) -> None:
+    said = foreign(folder)
+    if said:
+        raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(folder), detail=said)
+
+
+def foreign(folder: Path) -> str:
+    """What to do with a folder of another system's making, "" for one that is not known as such."""
+    try:
+        return next((_FOREIGN[path.name] for path in folder.iterdir() if path.name in _FOREIGN), "")
+    except OSError:
+        return ""
 
 
 def is_packed(folder: Path) -> bool:
