@@ -53,11 +53,12 @@ class Calls:
         """The answer to a call. Raises DukouError, and whatever a codec or stage fails with."""
         assert exchange.head is not None
         headers = exchange.head.headers
+        api = call.api
         context = Context(exchange.id, exchange.arrived_s, deadline_s)
-        context.entry = call.api.entry
+        context.entry = api.entry
         if b"traceparent" in headers:
             context.traceparent = headers[b"traceparent"].decode("latin-1")
-        codec = call.api.codec
+        codec = api.codec
         limit = self._off_loop_bytes
         body = exchange.body
         if b"content-encoding" in headers or (len(body) > limit and codec.reading_bytes(headers, body) > limit):
@@ -70,7 +71,7 @@ class Calls:
             reply = await self._in_pool(codec.encode, request, response)
         else:
             reply = codec.encode(request, response)
-        return Answer(call.api.ok, reply.body, reply.content_type, reply.headers + call.api.headers)
+        return Answer(api.ok, reply.body, reply.content_type, reply.headers + api.headers)
 
     def _read(
         self, exchange: Exchange, call: Call, headers: Headers, context: Context

@@ -6,7 +6,7 @@ numbers. NaN, Infinity and -Infinity are read and written as these tokens. The c
 `{"error": "..."}`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import orjson
@@ -22,11 +22,11 @@ from dukou.wire.json_write import array_text, error_text
 from dukou.wire.rows import count, from_rows
 
 
-class _Rows(msgspec.Struct):
-    """What stood under the input key; `numbers` says that it was decoded as `Numbers`."""
+class _Any(msgspec.Struct):
+    """What stood under the input key; `numbers` would say that it was decoded as `Numbers`."""
 
     rows: Any
-    numbers: bool
+    numbers: ClassVar[bool] = False
 
 
 class Plain:
@@ -37,26 +37,25 @@ class Plain:
         self._output_key = output_key
         self._start = b"{" + orjson.dumps(output_key) + b":"
         rows = msgspec.field(name=input_key)
-        self._numeric: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
-            msgspec.defstruct("Numeric", [("rows", Numbers, rows)])
-        )
+        numeric = msgspec.defstruct("Numeric", [("rows", Numbers, rows)], namespace={"numbers": True})
+        self._numeric: msgspec.json.Decoder[Any] = msgspec.json.Decoder(numeric)
 
     def parse(self, ref: ModelRef, headers: Headers, body: bytes) -> Draft:
         """The rows of a body. Raises DukouError MALFORMED_JSON, TOO_DEEP and MALFORMED_REQUEST."""
         said = decode(body, self._numeric)
         if said is not None:
-            return Draft(ref, _Rows(said.rows, True))
+            return Draft(ref, said)
         tree = read(body)
         if type(tree) is not dict or self._input_key not in tree:
             raise DukouError(
                 Reason.MALFORMED_REQUEST,
                 detail=f'the body must be {{"{self._input_key}": [[...], ...]}}, one list for each row',
             )
-        return Draft(ref, _Rows(tree[self._input_key], False))
+        return Draft(ref, _Any(tree[self._input_key]))
 
     def bind(self, draft: Draft, served: Served, context: Context) -> InferenceRequest:
         """The rows typed by the version's default signature, asking for its first output only. Raises DukouError."""
-        said: _Rows = draft.payload
+        said: _Any = draft.payload
         try:
             signature = served.manifest.signature(draft.signature_name)
             inputs = from_rows(said.rows, signature, said.numbers)
