@@ -217,6 +217,7 @@ def test_typed_rows_have_no_header(rows: Sequence[str], repository: Path, capsys
     ("url", "parts"),
     [
         ("http://h:1", ("http://h:1", "", None)),
+        ("grpc://h:1", ("grpc://h:1", "", None)),
         ("http://h:1/", ("http://h:1", "", None)),
         ("https://h/gate/v2/models/iris/versions/2/infer", ("https://h/gate", "iris", 2)),
         ("http://h/v2/models/a%20b", ("http://h", "a b", None)),

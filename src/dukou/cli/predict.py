@@ -26,10 +26,12 @@ command = App(
   dukou predict models/iris/1 rows.csv --json
   dukou predict http://127.0.0.1:8501 5.1,3.5,1.4,0.2   by a server
   dukou predict http://127.0.0.1:8501/v2/models/iris rows.csv
+  dukou predict grpc://127.0.0.1:8500 rows.csv
   cat rows.json | dukou predict model.onnx -""",
 )
 
 STDIN = "-"
+SERVERS = ("http://", "https://", "grpc://", "grpcs://")
 FILES = (".csv", ".tsv", ".json", ".jsonl", ".npy")
 
 
@@ -61,7 +63,7 @@ def predict(
     for row in rows:
         if row.startswith("--"):
             raise CommandError(f"unknown option {row}; `dukou predict --help` lists them")
-    if target.startswith(("http://", "https://")):
+    if target.startswith(SERVERS):
         outputs = _by_server(target, rows, model, version, timeout_s)
     elif model or version is not None:
         raise CommandError("--model and --version are for servers; give the folder of the version, as in models/iris/1")
@@ -92,7 +94,7 @@ def split_url(url: str) -> tuple[str, str, int | None]:
     """A server's address, the model and the version that a URL names: `http://h:1/v2/models/iris/versions/2/infer` is
     `http://h:1`, `iris`, 2. A `/v1` URL of TensorFlow Serving names them too."""
     match = re.match(
-        r"(?P<base>https?://[^/?#]+(?:/[^?#]*?)??)"
+        r"(?P<base>(?:http|grpc)s?://[^/?#]+(?:/[^?#]*?)??)"
         r"(?:/v[12]/models/(?P<model>[^/?#:]+)(?:/versions/(?P<version>\d{1,18}))?(?:/infer|/ready|:predict)?)?/?$",
         url,
     )
@@ -103,8 +105,8 @@ def split_url(url: str) -> tuple[str, str, int | None]:
 
 
 def _only_model(url: str, timeout_s: float) -> str:
-    from dukou.client.errors import NotFound
     from dukou.client.client import Client
+    from dukou.client.errors import NotFound
 
     try:
         with Client(url, timeout_s=timeout_s) as client:
