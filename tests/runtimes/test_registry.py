@@ -50,7 +50,7 @@ def test_a_built_in_name_cannot_be_taken(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_an_unknown_runtime_is_answered_with_the_known() -> None:
     """The error lists what is installed."""
-    with pytest.raises(DukouError, match="installed are: onnx, sklearn") as caught:
+    with pytest.raises(DukouError, match="installed are: onnx, python, sklearn") as caught:
         runtime("tensorflow")
 
     assert caught.value.reason is Reason.RUNTIME_NOT_FOUND
