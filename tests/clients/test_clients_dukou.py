@@ -2,17 +2,20 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
 from app.app_server import LIMIT_S, Server
 from dukou.client.client import AsyncClient, Client
 from dukou.client.errors import InvalidInput, NotFound, Refused, TimedOut
+from dukou.protos import pool
 from dukou.testing.conformance import build_models
 from live import DIALECTS, Live
 from net.certificates import make_certificate
@@ -149,3 +152,22 @@ for url in sys.argv[1:]:
 
     assert runs[0].stdout == "[[1.0, 2.0]]\n" * 2, runs[0].stderr
     assert all("ConnectionFailed" in refused.stderr for refused in runs[1:])
+
+
+def test_a_watch_of_health_is_told_of_the_end_and_does_not_hold_it_up(tmp_path: Path) -> None:
+    """SERVING, then NOT_SERVING when the server is asked to stop, which then ends at once."""
+    build_models(tmp_path / "models")
+    with Server(tmp_path / "models", "--port", "0") as server:
+        target = server.url.removeprefix("http://")
+        with grpc.insecure_channel(target) as channel:
+            call = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=LIMIT_S)
+            answers = (pool.parse("grpc.health.v1.HealthCheckResponse", message).status for message in call)
+            first = next(answers)
+            server.process.send_signal(signal.SIGTERM)
+            second = next(answers)
+            with pytest.raises(grpc.RpcError) as ended:
+                next(answers)
+
+    assert (first, second) == (1, 2)
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not any("were not answered" in line for line in server.log)
