@@ -113,7 +113,10 @@ class UnaryCall(Stream):
             self._timer.cancel()
         assert self._call is not None
         self._exchange.body = message
-        self._calls.answer(self._exchange, self._call)
+        try:
+            self._calls.answer(self._exchange, self._call)
+        except Exception as error:  # a fault of ours, and no reason for the other calls to break off
+            self.refuse(_failed(self._exchange.id, error))
 
     def time_out(self, detail: str) -> None:
         self.refuse(GrpcError(Status.DEADLINE_EXCEEDED, detail))
