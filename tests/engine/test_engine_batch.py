@@ -18,12 +18,15 @@ from dukou.engine.batch import batch_key, cut, has_fixed_rows, join
 from dukou.testing.models import IRIS_SIGNATURE, iris_request
 
 
+VERSION = ModelVersion("m", 1)
+
+
 def request_of(**inputs: np.ndarray[Any, Any]) -> InferenceRequest:
     specs = tuple(
         TensorSpec(name, datatype_of(array), (-1,) + (-1,) * (array.ndim - 1)) for name, array in inputs.items()
     )
     rows = len(next(iter(inputs.values())))
-    return InferenceRequest(ModelVersion("m", 1), Signature("s", specs, ()), inputs, ("y",), rows, Context())
+    return InferenceRequest(VERSION, Signature("s", specs, ()), inputs, ("y",), rows, Context())
 
 
 @st.composite
@@ -56,10 +59,13 @@ def joinable(draw: st.DrawFn) -> list[InferenceRequest]:
 @given(joinable())
 def test_cutting_undoes_joining(requests: list[InferenceRequest]) -> None:
     """cut(join(x)) == x, bit for bit, for every datatype, text and bytes included."""
-    pieces = cut(join(requests), [request.rows for request in requests])
+    responses = cut(VERSION, join(requests), [request.rows for request in requests])
 
     assert len({batch_key(request) for request in requests}) == 1
-    for request, piece in zip(requests, pieces, strict=True):
+    for request, response in zip(requests, responses, strict=True):
+        piece = response.outputs
+        assert response.version is VERSION
+        assert response.array_bytes == sum(array.nbytes for array in piece.values())
         assert list(piece) == list(request.inputs)
         for name, array in request.inputs.items():
             assert piece[name].dtype == array.dtype
@@ -75,7 +81,7 @@ def test_one_request_is_not_copied() -> None:
     request = iris_request([[1, 2, 3, 4]])
 
     assert join([request]) is request.inputs
-    assert cut(request.inputs, [1])[0]["X"] is request.inputs["X"]
+    assert cut(VERSION, request.inputs, [1])[0].outputs["X"] is request.inputs["X"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,7 @@ def test_outputs_that_are_not_the_batchs_rows_are_refused(shape: tuple[int, ...]
     outputs = {"good": np.zeros(sum(rows)), "bad": np.zeros(shape)}
 
     with pytest.raises(DukouError) as caught:
-        cut(outputs, rows)
+        cut(VERSION, outputs, rows)
 
     assert caught.value.reason is Reason.OUTPUT_NOT_ROWS
     assert caught.value.facts == {"output": "bad", "got": list(shape), "wanted": sum(rows)}

@@ -54,12 +54,42 @@ class InferenceRequest(msgspec.Struct):
     reply: Any = None
 
 
+class Batch(msgspec.Struct):
+    """What one execution answered to several requests: outputs of `rows` rows, which take `array_bytes`.
+
+    `written` is for codecs, each under a name of its own: what one has made of all rows need not be made anew for every
+    request.
+    """
+
+    outputs: Tensors
+    rows: int
+    array_bytes: int
+    written: dict[str, Any] = {}
+
+
 class InferenceResponse(msgspec.Struct):
-    """The outputs that were asked for, by name, from `version`."""
+    """The outputs that were asked for, by name, from `version`: `alone`, or rows `start` to `end` of a `batch`'s."""
 
     version: ModelVersion
-    outputs: Tensors
+    alone: Tensors = {}
     parameters: Mapping[str, Any] = {}
+    batch: Batch | None = None
+    start: int = 0
+    end: int = 0
+
+    @property
+    def outputs(self) -> Tensors:
+        """The outputs by name; those of a batch are views, made anew each time."""
+        if self.batch is None:
+            return self.alone
+        return {name: array[self.start : self.end] for name, array in self.batch.outputs.items()}
+
+    @property
+    def array_bytes(self) -> int:
+        """What the arrays take in memory."""
+        if self.batch is None:
+            return sum([array.nbytes for array in self.alone.values()])
+        return self.batch.array_bytes * (self.end - self.start) // max(self.batch.rows, 1)
 
 
 class Stage(Protocol):

@@ -1,15 +1,12 @@
 """What shares a batch, how requests become one and how its answer is cut apart again: pure functions."""
 
 from collections.abc import Hashable, Sequence
-from itertools import accumulate
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.message import InferenceRequest
-from dukou.core.model import Signature
+from dukou.core.message import Batch, InferenceRequest, InferenceResponse
+from dukou.core.model import ModelVersion, Signature
 from dukou.core.tensor import Tensors
 
 
@@ -48,23 +45,25 @@ def join(requests: Sequence[InferenceRequest]) -> Tensors:
     return {name: np.concatenate([request.inputs[name] for request in requests]) for name in first}
 
 
-def cut(outputs: Tensors, rows_of_each: Sequence[int]) -> Sequence[Tensors]:
+def cut(version: ModelVersion, outputs: Tensors, rows_of_each: Sequence[int]) -> Sequence[InferenceResponse]:
     """For each request its own rows of every output: the inverse of `join`.
 
-    The pieces are views of the batch's arrays. Raises DukouError OUTPUT_NOT_ROWS for an output whose axis 0 is not the
-    batch's rows: cutting it would answer one caller with another's rows.
+    Raises DukouError OUTPUT_NOT_ROWS for an output whose axis 0 is not the batch's rows: cutting it would answer one
+    caller with another's rows.
     """
-    ends = list(accumulate(rows_of_each))
-    rows = ends[-1]
+    rows = sum(rows_of_each)
+    array_bytes = 0
     for name, array in outputs.items():
         if array.ndim == 0 or array.shape[0] != rows:
             raise DukouError(Reason.OUTPUT_NOT_ROWS, output=name, got=list(array.shape), wanted=rows)
-    if len(ends) == 1:
-        return [outputs]
-    pieces: list[dict[str, NDArray[Any]]] = [{} for _ in ends]
-    for name, array in outputs.items():
-        start = 0
-        for piece, end in zip(pieces, ends, strict=True):
-            piece[name] = array[start:end]
-            start = end
-    return pieces
+        array_bytes += array.nbytes
+    if len(rows_of_each) == 1:
+        return [InferenceResponse(version, outputs)]
+    batch = Batch(outputs, rows, array_bytes)
+    responses = []
+    start = 0
+    for count in rows_of_each:
+        end = start + count
+        responses.append(InferenceResponse(version, {}, {}, batch, start, end))
+        start = end
+    return responses

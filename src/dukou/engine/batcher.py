@@ -237,7 +237,7 @@ class Batcher:
                 answered = [waiting.request.context for waiting in batch if waiting.open]
                 arrived_s = [context.arrived_s for context in answered]
                 entries = [context.entry for context in answered]
-            resume_all(batch, [InferenceResponse(self._version, outputs) for outputs in ran.answers])
+            resume_all(batch, ran.answers)
         self._tell(
             BatchRan(
                 self._version,

@@ -12,7 +12,7 @@ import numpy as np
 
 from dukou.core.clock import Clock
 from dukou.core.errors import DukouError, Reason
-from dukou.core.message import Context, InferenceRequest
+from dukou.core.message import Context, InferenceRequest, InferenceResponse
 from dukou.core.model import ModelManifest, ModelVersion, Signature
 from dukou.core.runtime import LoadedModel
 from dukou.core.tensor import DTYPES, Tensors
@@ -37,7 +37,7 @@ class Ran(msgspec.Struct):
     `inferred_s`, which are 0 after a failure.
     """
 
-    answers: Sequence[Tensors] | None
+    answers: Sequence[InferenceResponse] | None
     error: DukouError | None
     started_s: float
     ended_s: float
@@ -143,7 +143,7 @@ class Executor:
     def _execute(self, requests: Sequence[InferenceRequest], inline: bool) -> Ran:
         """Join, infer, cut. Never raises: this is the border where a model's exceptions become ours."""
         first = requests[0]
-        answers: Sequence[Tensors] | None = None
+        answers: Sequence[InferenceResponse] | None = None
         failure: DukouError | None = None
         clock = self._clock
         started_s = clock()
@@ -154,7 +154,10 @@ class Executor:
             outputs = self._model.infer(first.signature.name, inputs, first.outputs, first.parameters)
             inferred_s = clock()
             outputs = {name: outputs[name] for name in first.outputs}
-            answers = cut(outputs, [request.rows for request in requests]) if first.signature.batched else [outputs]
+            if first.signature.batched:
+                answers = cut(self._version, outputs, [request.rows for request in requests])
+            else:
+                answers = [InferenceResponse(self._version, outputs)]
         except DukouError as error:
             failure = error.within(model=self._version.name, version=self._version.version)
         except (Exception, SystemExit, CancelledError) as error:  # a model may not end the server, nor leave us waiting

@@ -11,7 +11,7 @@ import msgspec
 
 from dukou.config import EngineConfig
 from dukou.core.errors import Code, DukouError, Reason
-from dukou.core.message import Context, DataPlane, InferenceRequest, InferenceResponse, Stage
+from dukou.core.message import Context, DataPlane, InferenceRequest, Stage
 from dukou.net.api import Call
 from dukou.net.exchange import Answer, Exchange, OnRefused
 from dukou.wire.codec import Headers
@@ -67,7 +67,7 @@ class Calls:
             stage, request = self._read(exchange, call, headers, context)
         response = await stage.infer(request)
         exchange.executed = True
-        if _may_be_large(response, limit) and codec.writing_bytes(request, response) > limit:
+        if response.array_bytes * MOST_TEXT_PER_BYTE > limit and codec.writing_bytes(request, response) > limit:
             reply = await self._in_pool(codec.encode, request, response)
         else:
             reply = codec.encode(request, response)
@@ -113,10 +113,3 @@ def _refusal(exchange: Exchange, call: Call, error: DukouError) -> Answer:
     if error.code is Code.UNIMPLEMENTED and b"content-encoding" in exchange.headers:
         return msgspec.structs.replace(answer, headers=(*answer.headers, (b"accept-encoding", b"gzip, deflate")))
     return answer
-
-
-def _may_be_large(response: InferenceResponse, limit_bytes: int) -> bool:
-    array_bytes = 0
-    for array in response.outputs.values():
-        array_bytes += array.nbytes
-    return array_bytes * MOST_TEXT_PER_BYTE > limit_bytes
