@@ -33,8 +33,8 @@ class StreamingModel(LoadedModel, Protocol):
     ) -> Iterator[Tensors]:
         """The responses to one request, as they come; each holds those of the `outputs` that it has.
 
-        Each step runs in a thread, one step of an iterator at a time; closing the iterator ends the work. Raises what
-        `infer` raises.
+        Each step runs in a thread, one step of an iterator at a time and `concurrency` in all; one may run beside an
+        `infer` of another signature. Closing the iterator ends the work. Raises what `infer` raises.
         """
 
 
