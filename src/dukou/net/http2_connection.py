@@ -5,7 +5,7 @@ import enum
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import TypeAlias, cast
 
@@ -13,6 +13,7 @@ from dukou.config import Http2Config, HttpConfig
 from dukou.core.version import ModelRef
 from dukou.net import grpc_wire
 from dukou.net.api import Call
+from dukou.net.body import KeptBodies
 from dukou.net.calls import Calls
 from dukou.net.connections import Connections, peer_of
 from dukou.net.exchange import Responder
@@ -103,7 +104,7 @@ class Http2Connection(asyncio.Protocol):
         self._streams: dict[int, Stream] = {}
         self._waiting: dict[int, Callable[[], None]] = {}
         self._hurried: list[UnaryCall] = []
-        self._kept = _Kept(max(shared.limits.max_body_bytes, site.settings.max_message_bytes))
+        self._kept = KeptBodies(max(shared.limits.max_body_bytes, site.settings.max_message_bytes))
         # Of the last inference without a deadline: clients send the same again and again, and it need not be looked at
         # again, which saves 1.5 of 10 µs a call (bench/http2_front.py).
         self._last_fields: Fields = ()
@@ -190,17 +191,15 @@ class Http2Connection(asyncio.Protocol):
         """A request begins."""
         if fields == self._last_fields:
             head, call = self._last_call
-            self._streams[stream_id] = stream = UnaryCall(self, stream_id, head, call, self._site.calls)
-            if end:
-                stream.take(b"", True)
-            return
-        head = head_of(fields)
-        if head.method == b"POST" and grpc_wire.is_grpc(head.headers):
-            opened = self._open_call(stream_id, head, fields)
+            self._streams[stream_id] = UnaryCall(self, stream_id, head, call, self._site.calls)
         else:
-            opened = self._open_request(stream_id, head, fields)
-        if end and not opened.done:
-            opened.take(b"", True)
+            head = head_of(fields)
+            if head.method == b"POST" and grpc_wire.is_grpc(head.headers):
+                self._open_call(stream_id, head, fields)
+            else:
+                self._open_request(stream_id, head, fields)
+        if end:
+            self._end_request(self._streams[stream_id])
 
     def on_data(self, stream_id: int, data: bytes, end: bool) -> None:
         """More of a request."""
@@ -222,10 +221,7 @@ class Http2Connection(asyncio.Protocol):
         """A request has ended."""
         stream = self._streams.get(stream_id)
         if stream is not None:
-            if stream.done:
-                stream.ended = True
-            else:
-                stream.take(b"", True)
+            self._end_request(stream)
 
     def on_closed(self, stream_id: int, code: int) -> None:
         """A stream is over."""
@@ -297,9 +293,8 @@ class Http2Connection(asyncio.Protocol):
 
     # Requests.
 
-    def _open_request(self, stream_id: int, head: Head, fields: Fields) -> Stream:
-        stream = HttpStream(self, stream_id, head, self._site.respond)
-        self._streams[stream_id] = stream
+    def _open_request(self, stream_id: int, head: Head, fields: Fields) -> None:
+        stream = self._streams[stream_id] = HttpStream(self, stream_id, head, self._site.respond)
         try:
             check_head(head, fields, self.shared.limits)
             if grpc_wire.is_grpc(head.headers):
@@ -308,35 +303,34 @@ class Http2Connection(asyncio.Protocol):
                 raise HttpError(415, "a gRPC method wants the content type application/grpc")
         except HttpError as refusal:
             stream.refuse(refusal)
-        return stream
 
-    def _open_call(self, stream_id: int, head: Head, fields: Fields) -> Stream:
+    def _open_call(self, stream_id: int, head: Head, fields: Fields) -> None:
         site = self._site
         method = site.methods.get(head.target)
-        headers = head.headers
-        deadline_s = math.inf
         try:
-            if b"grpc-timeout" in headers:
-                deadline_s = grpc_wire.deadline(headers, self.read_s)
             check_call(head, fields, self.shared.limits)
+            deadline_s = grpc_wire.deadline(head.headers, self.read_s)
             if method is None:
                 raise grpc_wire.unimplemented(head.target, site.services)
         except GrpcError as error:
-            refused = UnaryCall(self, stream_id, head, None, site.calls)
-            self._streams[stream_id] = refused
+            refused = self._streams[stream_id] = UnaryCall(self, stream_id, head, None, site.calls)
             refused.refuse(error)
-            return refused
-        if isinstance(method, Call):
-            call = UnaryCall(self, stream_id, head, method, site.calls)
-            if deadline_s < math.inf:
-                call.set_deadline(deadline_s)
-                self._hurried.append(call)
-            elif b"x-request-id" not in headers:
-                self._last_fields, self._last_call = fields, (head, method)
-            self._streams[stream_id] = call
-            return call
-        conversation = self._streams[stream_id] = TaskCall(self, stream_id, head, method, deadline_s)
-        return conversation
+            return
+        if not isinstance(method, Call):
+            self._streams[stream_id] = TaskCall(self, stream_id, head, method, deadline_s)
+            return
+        call = self._streams[stream_id] = UnaryCall(self, stream_id, head, method, site.calls)
+        if deadline_s < math.inf:
+            call.set_deadline(deadline_s)
+            self._hurried.append(call)
+        else:
+            self._last_fields, self._last_call = fields, (head, method)
+
+    def _end_request(self, stream: Stream) -> None:
+        if stream.done:
+            stream.ended = True
+        else:
+            stream.take(b"", True)
 
     # Time, and the end.
 
@@ -491,37 +485,3 @@ def check_call(head: Head, fields: Fields, limits: HttpConfig) -> None:
         raise GrpcError(Status.RESOURCE_EXHAUSTED, f"the metadata takes more than {limits.max_header_bytes} bytes")
     if b"grpc-encoding" in headers:
         grpc_wire.request_encoding(headers)
-
-
-class _Kept:
-    """What one connection keeps of bodies that are not complete.
-
-    One largest body is always possible; beyond that, only the oldest goes on being given window.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._bytes = 0
-        self._kept: dict[int, int] = {}
-        self._owed: dict[int, int] = {}
-
-    def add(self, stream_id: int, count: int) -> int:
-        """How many of `count` more bytes are not to be given back yet: all or none."""
-        self._kept[stream_id] = self._kept.get(stream_id, 0) + count
-        self._bytes += count
-        if self._bytes <= self._most_bytes or stream_id == next(iter(self._kept)):
-            return 0
-        self._owed[stream_id] = self._owed.get(stream_id, 0) + count
-        return count
-
-    def drop(self, stream_id: int) -> Sequence[tuple[int, int]]:
-        """A body is complete, or not wanted; returns what is to be given back now, by stream."""
-        self._bytes -= self._kept.pop(stream_id, 0)
-        if not self._owed:
-            return ()
-        fits = self._bytes <= self._most_bytes
-        oldest = next(iter(self._kept), stream_id)
-        due = [(other, count) for other, count in self._owed.items() if fits or other in (oldest, stream_id)]
-        for other, _ in due:
-            del self._owed[other]
-        return due
