@@ -1,8 +1,8 @@
 """scripts/bench: dukou and its peers on the same payloads, in one run on one machine; writes bench/RESULTS.md.
 
-The server has one core and wrk the other. Rounds alternate between the servers, so that a machine whose speed drifts
-slows all of them alike; every figure is the median over the rounds. CPU per request is user plus system time of the
-server's whole process tree, divided by the requests answered.
+The server has one core and the load the other: wrk for HTTP/1.1, h2load for gRPC. Rounds alternate between the servers,
+so that a machine whose speed drifts slows all of them alike; every figure is the median over the rounds. CPU per
+request is user plus system time of the server's whole process tree, divided by the requests answered.
 """
 
 import argparse
@@ -12,11 +12,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from payloads import Payload, payloads, wrk_script
-from report import Cell, Start, write_report
+from payloads import GRPC, LABELS, Load, Payload, grpc_file, payloads, wrk_script
+from report import NGINX, Cell, Start, write_report
 from servers import BIN, Running, Server, servers
 
 LOAD_CORE = "1"
@@ -25,7 +27,7 @@ UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 @dataclass(frozen=True)
 class Sample:
-    """What one round of wrk measured."""
+    """What one round of wrk or h2load measured."""
 
     requests_per_s: float
     p50_s: float
@@ -41,7 +43,7 @@ def main() -> None:
         repository = make_models(folder)
         chosen = [server for server in servers(repository) if not options.only or server.name.startswith(options.only)]
         work = [payload for payload in payloads() if not options.payload or payload.name == options.payload]
-        starts = [measure_start(server, folder, options.starts) for server in chosen]
+        starts = [measure_start(server, folder, work[0], options.starts) for server in chosen]
         cells = measure_load(chosen, work, folder, options.rounds, options.seconds)
         write_report(starts, cells, options.rounds, options.seconds, None if options.only else options.output)
     finally:
@@ -71,12 +73,11 @@ def make_models(folder: Path) -> Path:
     return repository
 
 
-def measure_start(server: Server, folder: Path, times: int) -> Start:
+def measure_start(server: Server, folder: Path, payload: Payload, times: int) -> Start:
     """Seconds from start to the first answer, and memory after it."""
-    one_row = payloads()[0]
     seconds, pss, largest = [], [], []
     for _ in range(times):
-        running = Running(server, folder, one_row.model, one_row.body)
+        running = Running(server, folder, payload)
         try:
             seconds.append(running.first_answer_s)
             tree, process = running.memory_mb()
@@ -89,45 +90,105 @@ def measure_start(server: Server, folder: Path, times: int) -> Start:
 
 
 def measure_load(chosen: list[Server], work: list[Payload], folder: Path, rounds: int, seconds: int) -> list[Cell]:
-    """Every payload at every connection count, the servers taking turns."""
-    running = {}
-    samples: dict[tuple[str, int, str], list[Sample]] = {}
-    memory: dict[str, tuple[float, float]] = {}
+    """Every payload under every load in every format that a server speaks, the servers taking turns."""
+    running: dict[str, Running] = {}
+    samples: dict[Key, list[Sample]] = {}
     try:
         for server in chosen:
-            running[server.name] = Running(server, folder, work[0].model, work[0].body)
+            running[server.name] = Running(server, folder, work[0])
+            running[server.name].check(work)
         for payload in work:
-            script = wrk_script(payload, folder)
-            for connections in payload.connections:
+            for load in payload.loads:
                 for turn in range(rounds):
-                    for server in chosen:
-                        sample = one_round(running[server.name], payload, script, connections, seconds)
-                        samples.setdefault((payload.name, connections, server.name), []).append(sample)
-                        print(f"{payload.name} c={connections} round {turn + 1}: {server.name}: {sample}", flush=True)
+                    for key in keys(payload, load, chosen):
+                        sample = one_round(running[key.server], payload, key, folder, seconds)
+                        samples.setdefault(key, []).append(sample)
+                        print(f"{payload.name}, {load}, round {turn + 1}: {key.row}: {sample}", flush=True)
         memory = {name: server.memory_mb() for name, server in running.items()}
     finally:
         for server in running.values():
             server.stop()
-    return [summarise(key, taken, memory[key[2]]) for key, taken in samples.items()]
+    return [summarise(key, taken, memory[key.server]) for key, taken in samples.items()]
 
 
-def one_round(running: Running, payload: Payload, script: Path, connections: int, seconds: int) -> Sample:
-    url = f"http://127.0.0.1:{running.port}{running.server.paths[payload.model]}"
-    command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+@dataclass(frozen=True)
+class Key:
+    """One row of one table."""
+
+    payload: str
+    load: Load
+    server: str
+    format: str
+
+    @property
+    def row(self) -> str:
+        """How the table names it."""
+        if self.server == NGINX:
+            return f"{self.server}, HTTP/2" if self.format in GRPC else self.server
+        return f"{self.server}, {LABELS[self.format]}" if LABELS[self.format] else self.server
+
+
+def keys(payload: Payload, load: Load, chosen: list[Server]) -> Iterator[Key]:
+    """The rows of a table."""
+    for server in chosen:
+        for kind in load.formats:
+            # over HTTP/2 nginx answers before it has read a body that is larger than a stream's window
+            unread = server.name == NGINX and kind in GRPC and len(payload.bodies[kind]) > 65_535
+            if kind in server.formats and not unread:
+                yield Key(payload.name, load, server.name, kind)
+
+
+def one_round(running: Running, payload: Payload, key: Key, folder: Path, seconds: int) -> Sample:
+    measure = h2load if key.format in GRPC else wrk
     before = running.cpu_s()
-    text = subprocess.run(
-        [*command, "--latency", "--timeout", "20s", "-s", str(script), url], check=True, capture_output=True, text=True
-    ).stdout
+    requests, requests_per_s, p50_s, p99_s, errors = measure(running, payload, key, folder, seconds)
     cpu_s = running.cpu_s() - before
-    requests = int(found(r"(\d+) requests in", text))
+    return Sample(requests_per_s, p50_s, p99_s, cpu_s / max(requests, 1), errors)
+
+
+Measured: TypeAlias = tuple[int, float, float, float, int]
+"""Requests, requests a second, median and 99th percentile in seconds, errors."""
+
+
+def wrk(running: Running, payload: Payload, key: Key, folder: Path, seconds: int) -> Measured:
+    """One round of wrk."""
+    script = wrk_script(payload, key.format, folder)
+    url = f"http://127.0.0.1:{running.ports.http}{running.server.path(payload.model, key.format)}"
+    command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{key.load.connections}", f"-d{seconds}s"]
+    text = output([*command, "--latency", "--timeout", "20s", "-s", str(script), url])
     errors = sum(int(number) for line in re.findall(r"(?:Socket errors|Non-2xx).*", text) for number in numbers(line))
-    return Sample(
+    return (
+        int(found(r"(\d+) requests in", text)),
         float(found(r"Requests/sec:\s+([\d.]+)", text)),
         seconds_of(found(r"50%\s+([\d.]+[a-z]+)", text)),
         seconds_of(found(r"99%\s+([\d.]+[a-z]+)", text)),
-        cpu_s / max(requests, 1),
         errors,
     )
+
+
+def h2load(running: Running, payload: Payload, key: Key, folder: Path, seconds: int) -> Measured:
+    """One round of h2load; its log has the time of each request."""
+    log = folder / "h2load.log"
+    log.unlink(missing_ok=True)
+    url = f"http://127.0.0.1:{running.ports.grpc}{running.server.path(payload.model, key.format)}"
+    text = output(
+        [
+            *("taskset", "-c", LOAD_CORE, "h2load", "-t1", f"-c{key.load.connections}", f"-m{key.load.streams}"),
+            *(f"-D{seconds}", f"--data={grpc_file(payload, key.format, folder)}", f"--log-file={log}"),
+            *("-w28", "-W28", "-H", "content-type: application/grpc", "-H", "te: trailers", url),
+        ]
+    )
+    lines = log.read_text().splitlines()
+    taken_us = sorted(int(line.split("\t")[2]) for line in lines)
+    done, failed = (int(found(rf"(\d+) {word}", text)) for word in ("succeeded", "failed"))
+    if not taken_us:
+        raise RuntimeError(f"h2load had no answers:\n{text}")
+    p50_s, p99_s = (taken_us[int(share * (len(taken_us) - 1))] / 1e6 for share in (0.5, 0.99))
+    return done, done / seconds, p50_s, p99_s, failed
+
+
+def output(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def found(pattern: str, text: str) -> str:
@@ -147,12 +208,13 @@ def seconds_of(text: str) -> float:
     return float(match.group(1)) * UNITS[match.group(2)]
 
 
-def summarise(key: tuple[str, int, str], taken: list[Sample], memory: tuple[float, float]) -> Cell:
+def summarise(key: Key, taken: list[Sample], memory: tuple[float, float]) -> Cell:
     median = statistics.median
     return Cell(
-        payload=key[0],
-        connections=key[1],
-        server=key[2],
+        payload=key.payload,
+        load=str(key.load),
+        server=key.row,
+        process=key.server,
         requests_per_s=median(sample.requests_per_s for sample in taken),
         p50_s=median(sample.p50_s for sample in taken),
         p99_s=median(sample.p99_s for sample in taken),

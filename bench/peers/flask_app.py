@@ -10,13 +10,13 @@ app = Flask(__name__)
 model = load("model.joblib")
 
 
-@app.route("/predict", methods=["POST"])
+@app.route("/predict/iris", methods=["POST"])
 def predict():
     data = request.get_json(force=True)
     return jsonify({"y_pred": model.predict(data["X"]).tolist()})
 
 
-@app.route("/mean", methods=["POST"])
+@app.route("/predict/mean", methods=["POST"])
 def mean():
     data = request.get_json(force=True)
     X = np.array(data["X"], dtype=np.float32)
