@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.message import Context, Draft, InferenceRequest, InferenceResponse, Served
+from dukou.core.message import Batch, Context, Draft, InferenceRequest, InferenceResponse, Served
 from dukou.core.model import ModelManifest, Signature, TensorSpec
 from dukou.core.tensor import DTYPES, datatype_of
 from dukou.core.version import ModelRef
@@ -21,6 +21,7 @@ from dukou.protos import pool
 from dukou.wire import oip_bind, protobuf
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_text import MOST_VALUES
+from dukou.wire.json_write import native
 from dukou.wire.oip_bind import Form
 from dukou.wire.oip_errors import describe
 from dukou.wire.oip_http import RAW_BYTES_PER_TEXT
@@ -37,6 +38,9 @@ _ID, _RAW = protobuf.tag(ID), protobuf.tag(RAW_INPUT_CONTENTS)
 
 KNOWN_HEADS = 1024
 KNOWN_HEAD_BYTES = 1024
+KNOWN_LENGTHS, HEADS_OF_A_LENGTH = 256, 4
+WRITTEN_BYTES = 65_536
+"""Of a batch's outputs: more are not copied as a whole, to be copied again for each request."""
 HEAD_BYTES = 65_536
 """A longer one holds the tensors themselves."""
 MOST_TEXT = 1024
@@ -82,7 +86,7 @@ class Known(msgspec.Struct, frozen=True):
     signature: Signature
     tensors: Sequence[tuple[int, str, np.dtype[Any], tuple[int, ...], int]]
     outputs: tuple[str, ...]
-    classes: Mapping[str, int] | None
+    form: Form
     rows: int
 
 
@@ -110,11 +114,34 @@ class Said(msgspec.Struct):
 
 def parse(ref: ModelRef, headers: Headers, body: bytes) -> Draft:
     """A ModelInferRequest, which names its model itself. Raises DukouError MALFORMED_REQUEST."""
+    size = len(body)
+    starts = _known_starts(size)
+    for start, head in starts:
+        if body.startswith(start):
+            end = body[len(start) :] if size <= SMALL_BYTES else memoryview(body)[len(start) :]
+            return Draft(head.ref, Said(head, "", (end,)))
     ids: list[Raw] = []
     raw: list[Raw] = []
     rest = protobuf.cut(body, {_ID: ids, _RAW: raw})
-    head = _known_head(rest) if len(rest) <= KNOWN_HEAD_BYTES else _head(rest)
+    if len(rest) > KNOWN_HEAD_BYTES:
+        head = _head(rest)
+    else:
+        head = _known_head(rest)
+        if len(raw) == 1 and not ids:
+            start = rest + protobuf.head(RAW_INPUT_CONTENTS, len(raw[0]))
+            if len(start) + len(raw[0]) == size and body.startswith(start):
+                starts[:] = [(start, head), *starts][:HEADS_OF_A_LENGTH]
     return Draft(head.ref, Said(head, _text(ids[-1]) if ids else "", raw))
+
+
+@lru_cache(KNOWN_LENGTHS)
+def _known_starts(length: int) -> list[tuple[bytes, Head]]:
+    """Of the latest messages of `length` bytes that end with their only raw contents: the bytes before, and the head.
+
+    Clients send the same again with other values. A message of the same length that starts with the same bytes, the
+    length of its raw contents among them, has the same head; to know that saves 1 µs.
+    """
+    return []
 
 
 def request_id(body: bytes) -> str:
@@ -183,7 +210,7 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
     if known is not None and known.manifest is served.manifest:
         arrays = _arrays(known, said.raw)
         if arrays is not None:
-            form = Form(said.id, known.classes)
+            form = Form(said.id, known.form.classes) if said.id else known.form
             return InferenceRequest(served.id, known.signature, arrays, known.outputs, known.rows, context, {}, form)
     request = oip_bind.bind(
         served,
@@ -208,8 +235,8 @@ def _learn(head: Head, served: Served, request: InferenceRequest) -> Known | Non
         if array.dtype.kind in "bO":  # of these not every byte is a value
             return None
         tensors.append((places[name], name, array.dtype, array.shape, array.nbytes))
-    form: Form = request.reply
-    return Known(served.manifest, request.signature, tensors, request.outputs, form.classes, request.rows)
+    form = Form("", request.reply.classes)
+    return Known(served.manifest, request.signature, tensors, request.outputs, form, request.rows)
 
 
 def _arrays(known: Known, raw: Sequence[Raw]) -> dict[str, NDArray[Any]] | None:
@@ -300,15 +327,21 @@ def _other_contents(field: str, spec: TensorSpec) -> DukouError:
 def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
     """The ModelInferResponse, its data raw. Raises DukouError for parameters and text that it cannot carry."""
     form: Form = request.reply
-    outputs = response.outputs
-    if form.classes:
-        outputs = oip_bind.written(request, outputs)
     parts: list[Raw] = [_answered(response.version.name, response.version.version)]
     if form.id:
         text = form.id.encode()
         parts += (protobuf.head(ID, len(text)), text)
     if response.parameters:
         parts.append(_parameters(response.parameters))
+    batch, start, end = response.batch, response.start, response.end
+    written = _of_batch(request.outputs, batch, end - start) if batch is not None and not form.classes else None
+    if written is not None:
+        for described, data, row_bytes in written:
+            parts += (described, data[start * row_bytes : end * row_bytes])
+        return Reply(b"".join(parts), CONTENT_TYPE)
+    outputs = response.outputs
+    if form.classes:
+        outputs = oip_bind.written(request, outputs)
     for name in request.outputs:
         if name not in outputs:  # a response of several need not have all
             continue
@@ -316,6 +349,28 @@ def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
         raw = _raw(name, array)
         parts += (_described(name, datatype_of(array), array.shape, len(raw)), raw)
     return Reply(b"".join(parts), CONTENT_TYPE)
+
+def _of_batch(names: Sequence[str], batch: Batch, rows: int) -> Sequence[tuple[bytes, bytes, int]] | None:
+    """For each output what stands before the data of `rows` rows, the data of the whole batch, and the bytes of a row;
+    None where copying that is not worth it. To write each request's rows by themselves takes 1.5 µs more."""
+    key = (RESPONSE, rows)
+    if key not in batch.written:
+        batch.written[key] = _write_batch(names, batch, rows)
+    found: Sequence[tuple[bytes, bytes, int]] | None = batch.written[key]
+    return found
+
+
+def _write_batch(names: Sequence[str], batch: Batch, rows: int) -> Sequence[tuple[bytes, bytes, int]] | None:
+    outputs = batch.outputs
+    if batch.array_bytes > WRITTEN_BYTES or any(array.dtype.kind in "OUS" for array in outputs.values()):
+        return None
+    written = []
+    for name in names:
+        array = outputs[name]
+        row_bytes = array.nbytes // max(batch.rows, 1)
+        described = _described(name, datatype_of(array), (rows, *array.shape[1:]), rows * row_bytes)
+        written.append((described, native(array).tobytes(), row_bytes))
+    return written
 
 
 def _written(**fields: Any) -> bytes:
