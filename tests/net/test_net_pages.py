@@ -335,3 +335,14 @@ def test_a_row_too_large_to_print_has_no_example() -> None:
     )
 
     assert examples("resnet", signature, "http://localhost", True, PlainConfig()) == ()
+
+
+def test_a_streaming_model_is_shown_with_its_stream() -> None:
+    """The unary calls would refuse it."""
+    signature = Signature(
+        "serving_default", (TensorSpec("prompt", "BYTES", (-1,)),), (TensorSpec("y", "BYTES", (-1,)),), streaming=True
+    )
+
+    ((_, command),) = examples("llm", signature, "http://localhost", True, PlainConfig())
+
+    assert command == "curl -N http://localhost/v2/models/llm/generate_stream \\\n  -d '{\"prompt\":\"text\"}'"
