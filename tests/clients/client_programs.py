@@ -1,7 +1,7 @@
 """Runs the programs of the public clients.
 
 Each program runs once in its own environment, and its tests judge what it saw. Without the environments, which
-`scripts/clients` makes, the tests are skipped; with DUKOU_REQUIRE_CLIENTS set they fail.
+`scripts/clients` makes, the tests are skipped; with REQUIRE_CLIENTS set they fail.
 """
 
 import json
@@ -27,7 +27,7 @@ def environment(name: str) -> Path:
     folder = ENVIRONMENTS / name
     if not (folder / ".installed").exists():
         message = f"the clients of {name} are not installed: scripts/clients {name}"
-        if os.environ.get("DUKOU_REQUIRE_CLIENTS"):
+        if os.environ.get("REQUIRE_CLIENTS"):
             pytest.fail(message)
         pytest.skip(message)
     return folder
