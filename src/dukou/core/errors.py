@@ -3,7 +3,7 @@
 The core knows no HTTP or gRPC status; `dukou.net.status` holds those tables and a test keeps them total.
 """
 
-from enum import Enum
+from enum import Enum, unique
 from typing import Any
 
 
@@ -28,6 +28,7 @@ class Code(Enum):
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 
 
+@unique
 class Reason(Enum):
     """Why a call was refused: its Code, and a text with the facts it needs in braces.
 
@@ -88,7 +89,11 @@ class Reason(Enum):
     )
     MANIFEST_INVALID = (Code.DATA_LOSS, "{path} is not a valid manifest: {detail}")
     PICKLE_REFUSED = (Code.PERMISSION_DENIED, "{path}: {detail}")
-    CODE_REFUSED = (Code.PERMISSION_DENIED, "{path}: {detail}")
+    CODE_REFUSED = (
+        Code.PERMISSION_DENIED,
+        "{path}: it is Python code, which runs with the server's rights; where you trust it, "
+        "--trust-python (setting models.trust_python) serves it",
+    )
     ARTIFACT_UNSUPPORTED = (Code.INVALID_ARGUMENT, "{path}: {detail}")
     ALREADY_PACKED = (Code.ALREADY_EXISTS, "{path} exists already; a version never changes, so choose another number")
     PATH_NOT_FOUND = (Code.NOT_FOUND, "{path}: there is no such file or folder{detail}")
@@ -96,7 +101,7 @@ class Reason(Enum):
     NOT_WRITABLE = (Code.PERMISSION_DENIED, "{path}: it cannot be written here ({detail}); nothing was kept")
     RUNTIME_NOT_FOUND = (Code.FAILED_PRECONDITION, "there is no runtime {runtime!r}; installed are: {served}")
     RUNTIME_UNAVAILABLE = (Code.FAILED_PRECONDITION, "the runtime {runtime!r} cannot be imported: {detail}")
-    NOT_PACKED = (Code.FAILED_PRECONDITION, "{detail}")
+    NOT_PACKED = (Code.ABORTED, "{detail}")
     NOT_SERVING = (Code.UNAVAILABLE, "{detail}")
     CONFIG_INVALID = (Code.INVALID_ARGUMENT, "the settings are not valid: {detail}")
 

@@ -295,11 +295,7 @@ def open_source(path: Path, *, trust: bool = False) -> Source:
     file without a `class Model` that can `predict`.
     """
     if not trust:
-        detail = (
-            "it is Python code, which runs with the server's rights; where you trust it, "
-            "--trust-python (setting models.trust_python) serves it"
-        )
-        raise DukouError(Reason.CODE_REFUSED, path=str(path), detail=detail)
+        raise DukouError(Reason.CODE_REFUSED, path=str(path))
     names = f"dukou_model_{secrets.token_hex(6)}"
     with _beside(path, names), _told(path):
         module = _run(path, names)
