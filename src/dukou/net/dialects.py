@@ -68,9 +68,8 @@ def surface(
     """The HTTP of a dialect. `cors` puts its headers on TensorFlow Serving's answers, whose metrics are at
     `serving_metrics_path` unless that is empty."""
     tf = _tf_paths(_CORS if cors else ())
-    tf_metrics = {serving_metrics_path.encode(): _page(pages.serving_metrics, _V2, in_pool=True)}
-    if not serving_metrics_path:
-        tf_metrics.clear()
+    metrics_path = serving_metrics_path.encode()
+    tf_metrics = {metrics_path: _page(pages.serving_metrics, _V2, in_pool=True)} if metrics_path else {}
     match dialect:
         case "tensorflow-serving":
             missing = Answer(404, b"Not Found\n", pages.TEXT_TYPE)
