@@ -54,7 +54,6 @@ def test_calls_are_counted_by_model_and_status(counters: Counters, tmp_path: Pat
     counted = scrape(tmp_path)[":tensorflow:serving:request_count"]
 
     assert counted == {
-        ("", "OK"): 0,
         ("", "NOT_FOUND"): 1,
         ("", "RESOURCE_EXHAUSTED"): 1,
         ("half", "OK"): 3,

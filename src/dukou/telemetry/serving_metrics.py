@@ -54,14 +54,15 @@ def render_serving(folder: Path, blocks: Mapping[int, ModelVersion]) -> bytes:
     rows: dict[tuple[str, ...], int] = defaultdict(int)
     for number, block in totals.blocks.items():
         name = blocks[number].name if number in blocks else ""
-        requests[name, "OK"] += max(0, block.executed - block.unsaid)
+        if block.executed:
+            requests[name, "OK"] += max(0, block.executed - block.unsaid)
+            rows[name,] += int(block.batch.total)
         for code, count in block.errors.items():
             requests[name, _STATUSES.get(code, code.value)] += count
         for index, entry in block.entries.items():
             kind = ENTRIES[index]
             _merge(latency[name, kind.api, kind.entrypoint], entry.latency)
             _merge(runtime[name, _in_title_case(kind.api), RUNTIME_NAME], entry.runtime)
-        rows[name,] += int(block.batch.total)
     latencies = sorted(latency.items(), key=lambda item: item[0])
     runtimes = sorted(runtime.items(), key=lambda item: item[0])
     page = Page(helps=False)
