@@ -93,7 +93,7 @@ def test_a_wrong_command_line_ends_with_2_and_a_hint(
     ("error", "code", "text"),
     [
         (DukouError(Reason.MODEL_NOT_FOUND, model="a", served="b"), 1, "model 'a': there is no such model"),
-        (NotFound("gone", 404), 1, "gone (HTTP 404)"),
+        (NotFound("gone", 404, "HTTP 404"), 1, "gone (HTTP 404)"),
         (CommandError("no", 1), 1, "dukou: no"),
         (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
         (ValueError("odd"), 1, "ValueError: odd (a fault in dukou; DUKOU_DEBUG=1 shows where)"),
