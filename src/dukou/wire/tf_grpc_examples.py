@@ -14,7 +14,7 @@ from dukou.protos import pool
 from dukou.wire import tf_examples, tf_grpc
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_text import MOST_VALUES
-from dukou.wire.tf_examples import Examples, Feature
+from dukou.wire.tf_examples import Example, Examples, Feature
 
 CLASS_TEXT_BYTES = 128
 """Of text that takes as long to write as a class and its score."""
@@ -80,7 +80,7 @@ def examples_of(said: Any) -> Examples:
     found = getattr(said, kind)
     if len(found.examples) > MOST_VALUES:
         raise DukouError(Reason.TOO_MANY_VALUES, got=len(found.examples), wanted=MOST_VALUES)
-    context = _Example(found.context) if kind == "example_list_with_context" else {}
+    context: Example = _Example(found.context) if kind == "example_list_with_context" else {}
     return Examples([_Example(example) for example in found.examples], context)
 
 
