@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from dukou.core.clock import Clock
 from dukou.core.errors import Code, DukouError, Reason
@@ -102,11 +103,18 @@ class Batcher:
         Raises DukouError NOT_SUPPORTED for a streaming signature, BATCH_TOO_LARGE, QUEUE_FULL, DRAINING,
         DEADLINE_EXCEEDED, and what the model raises: its own DukouErrors, or MODEL_FAILED.
         """
-        self._admit(request.signature, request.rows)
+        batching, signature, rows = self._batching, request.signature, request.rows
+        if (
+            self._closed
+            or signature.streaming
+            or rows > batching.max_request_rows
+            or (self._rows and self._rows + rows > batching.max_queue_rows)
+        ):
+            raise self._refusal(signature, rows)
         waiting = Waiting()
         waiting.request = request
-        if self._batching.together and request.signature.batched:
-            self._enqueue(waiting, batch_key(request, self._fixed_rows[request.signature.name]))
+        if batching.together and signature.batched:
+            self._enqueue(waiting, batch_key(request, self._fixed_rows[signature.name]))
         else:
             self._enqueue(waiting, waiting)
         try:
@@ -128,23 +136,17 @@ class Batcher:
                 waiting.key = None
                 waiting.resume(error=DukouError(Reason.DRAINING))
 
-    def _admit(self, signature: Signature, rows: int) -> None:
+    def _refusal(self, signature: Signature, rows: int) -> DukouError:
         if self._closed:
-            raise DukouError(Reason.DRAINING)
+            return DukouError(Reason.DRAINING)
+        facts: dict[str, Any] = {"model": self._version.name, "version": self._version.version}
         if signature.streaming:
-            raise DukouError(
-                Reason.NOT_SUPPORTED,
-                model=self._version.name,
-                version=self._version.version,
-                detail="doesn't support models with decoupled transaction policy",
-            )
-        if rows > self._batching.max_request_rows:
-            reason, got, wanted = Reason.BATCH_TOO_LARGE, rows, self._batching.max_request_rows
-        elif self._rows and self._rows + rows > self._batching.max_queue_rows:
-            reason, got, wanted = Reason.QUEUE_FULL, self._rows, self._batching.max_queue_rows
-        else:
-            return
-        raise DukouError(reason, model=self._version.name, version=self._version.version, got=got, wanted=wanted)
+            detail = "doesn't support models with decoupled transaction policy"
+            return DukouError(Reason.NOT_SUPPORTED, **facts, detail=detail)
+        most = self._batching.max_request_rows
+        if rows > most:
+            return DukouError(Reason.BATCH_TOO_LARGE, **facts, got=rows, wanted=most)
+        return DukouError(Reason.QUEUE_FULL, **facts, got=self._rows, wanted=self._batching.max_queue_rows)
 
     def _enqueue(self, waiting: Waiting, key: Hashable) -> None:
         waiting.key = key

@@ -231,7 +231,8 @@ class Driver:
             if self._timer is None:
                 self._timer = self.loop.call_later(self._grain_s, self._sweep)
         self.ready.append(run)
-        self.step()
+        if not self._stepping:
+            self.step()
         return run
 
     def step(self) -> None:
@@ -272,7 +273,8 @@ class Driver:
                     if run._raise_next is not None and run._awaited is not None and run._awaited.cancel():
                         run._raise_next = None  # it was cancelled while it ran
                 if returned:  # told out here, or a failing caller's traceback would show the answer
-                    self._finish(run, value, None)
+                    self._runs.discard(run)
+                    run.tell(value, None)
         finally:
             self._stepping = False
             if ready:  # the program ends, and those who were to run after are told all the same
