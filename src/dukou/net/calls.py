@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -44,9 +43,13 @@ class Calls:
 
     def answer(self, exchange: Exchange, call: Call) -> None:
         """Answer `exchange` once, now or later."""
-        deadline_s = min(exchange.arrived_s + self.timeout_s, exchange.deadline_s)
+        deadline_s = exchange.arrived_s + self.timeout_s
+        if exchange.deadline_s < deadline_s:
+            deadline_s = exchange.deadline_s
         exchange.run = self._plane.start(
-            self._call(exchange, call, deadline_s), partial(self._done, exchange, call), deadline_s
+            self._call(exchange, call, deadline_s),
+            lambda answer, error: self._done(exchange, call, answer, error),  # partial takes 0.15 µs more
+            deadline_s,
         )
 
     async def _call(self, exchange: Exchange, call: Call, deadline_s: float) -> Answer:

@@ -39,8 +39,10 @@ class UnaryCall(Stream):
     _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, link: Link, stream_id: int, head: Head, call: Call | None, calls: Calls) -> None:
-        super().__init__(link, stream_id)
-        self._exchange = Exchange(head, b"", link.shared.id_for(head.headers), link.read_s, self._answer)
+        self.link = link
+        self.stream_id = stream_id
+        self.arrived_s = arrived_s = link.read_s
+        self._exchange = Exchange(head, b"", link.shared.id_for(head.headers), arrived_s, self._answer)
         self._call = call
         self._calls = calls
 
@@ -56,8 +58,13 @@ class UnaryCall(Stream):
 
     def take(self, data: bytes, end: bool) -> int:
         # Most calls: one frame, one message. The prefix is a flag, 0, and the length, so both are one number.
-        length = int.from_bytes(data[:PREFIX_BYTES])
-        if end and self._reader is None and length == len(data) - PREFIX_BYTES <= self.link.settings.max_message_bytes:
+        length = len(data) - PREFIX_BYTES
+        if (
+            end
+            and self._reader is None
+            and 0 <= length <= self.link.settings.max_message_bytes
+            and data.startswith(length.to_bytes(PREFIX_BYTES))
+        ):
             self.ended = True
             self._begin(data[PREFIX_BYTES:])
             return 0
