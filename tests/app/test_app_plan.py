@@ -104,6 +104,17 @@ def test_the_setting_holds_for_models_without_a_policy(tmp_path: Path) -> None:
     assert planned(tmp_path, version_policy="all") == [("none", 2), ("none", 1), ("own", 2)]
 
 
+def test_nothing_to_serve_says_which_version_was_wanted(tmp_path: Path) -> None:
+    """By the model's own policy, not by the setting that it goes before."""
+    touch(tmp_path / "m" / "1" / "model.onnx")
+    touch(tmp_path / "m" / "config.pbtxt", "version_policy { specific { versions: [ 3 ] } }")
+
+    with pytest.raises(DukouError) as caught:
+        planned(tmp_path)
+
+    assert "nothing to serve: model 'm' has no version 3" in str(caught.value)
+
+
 def test_a_configuration_without_a_version_is_warned_of(tmp_path: Path) -> None:
     """Not passed over."""
     touch(tmp_path / "m" / "1" / "model.onnx")

@@ -303,7 +303,7 @@ def test_a_reshape_that_cannot_be_is_the_models_failure() -> None:
 @pytest.mark.parametrize(
     ("text", "files", "says"),
     [
-        ("", [], "holds no model.onnx or model.py, but nothing"),
+        ("", [], "the folder is empty, model.onnx or model.py is wanted"),
         ("", ["a.onnx", "b.onnx"], "holds no model.onnx or model.py, but a.onnx, b.onnx"),
         ('backend: "python"', ["model.onnx"], "holds no model.py, but model.onnx"),
         ('backend: "onnxruntime"', ["model.py"], "holds no model.onnx, but model.py"),

@@ -198,7 +198,7 @@ def test_paths_that_cannot_be_served_are_told_what_could(tmp_path: Path) -> None
         tmp_path / "saved": "SavedModel",
         tmp_path / "triton": "Triton",
         tmp_path / "loose": str(tmp_path / "loose" / "a.joblib"),
-        tmp_path / "text": "neither",
+        tmp_path / "text": "it holds no model",
         tmp_path / "unpacked": f"hold no {MANIFEST}",
         tmp_path / "python" / "model.py": f"give its folder: {tmp_path / 'python'}",
         manifest: f"give the folder of the manifest: {manifest.parent}",

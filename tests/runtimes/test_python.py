@@ -152,6 +152,7 @@ def test_a_class_that_says_nonsense_is_told_what_is_wanted(tmp_path: Path, line:
         ("Model = 3", Reason.ARTIFACT_UNSUPPORTED, "no class Model"),
         ("class Model: pass", Reason.ARTIFACT_UNSUPPORTED, "no method predict"),
         ("class TritonPythonModel: pass", Reason.ARTIFACT_UNSUPPORTED, "dicts of arrays"),
+        ("import triton_python_backend_utils", Reason.ARTIFACT_UNSUPPORTED, "becomes a class Model"),
         ("class Model:\n  async def predict(self, inputs): ...", Reason.ARTIFACT_UNSUPPORTED, "async"),
         ("class Model:\n  async def predict(self, inputs): yield 1", Reason.ARTIFACT_UNSUPPORTED, "async"),
         ("import no_such_thing", Reason.ARTIFACT_UNREADABLE, "ModuleNotFoundError"),
@@ -325,7 +326,7 @@ def answering(datatype: str, shape: str, value: str) -> str:
         ("FP32", "[-1]", "1.0", "shape"),
         ("FP32", "[-1]", "{'z': [1.0]}", "outputs z; wanted are y"),
         ("FP32", "[-1]", "{}", "wanted are y"),
-        ("FP32", "[-1]", "None", "FP32 is wanted"),
+        ("FP32", "[-1]", "None", "predict gave NoneType, a dict of y is wanted"),
         ("FP32", "[-1]", "[[1.0], [1.0, 2.0]]", "inhomogeneous"),
     ],
 )

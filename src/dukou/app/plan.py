@@ -49,7 +49,8 @@ def make_plan(config: ModelsConfig, pack: Callable[[Path, str], Path]) -> Plan:
                 )
             chosen[found.id] = found.folder
     if not chosen:
-        raise DukouError(Reason.CONFIG_INVALID, detail=f"no version of any model fits the policy {policy}")
+        detail = "; ".join(warnings) or f"no version of any model fits the policy {policy}"
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"there is nothing to serve: {detail}")
     if len(chosen) >= MOST_BLOCKS:
         raise DukouError(
             Reason.CONFIG_INVALID, detail=f"{len(chosen)} versions; one server has {MOST_BLOCKS - 1} at most"

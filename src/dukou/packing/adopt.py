@@ -95,8 +95,10 @@ def _artifact(folder: Path, triton: TritonModel) -> tuple[str, str]:
         file = onnx_file(folder) or ""
     if not file:
         wanted = {ONNX: ONNX_MODEL, PYTHON: PYTHON_MODEL}.get(triton.runtime, f"{ONNX_MODEL} or {PYTHON_MODEL}")
-        there = sorted(path.name for path in folder.iterdir()) or ["nothing"]
+        there = sorted(path.name for path in folder.iterdir())
         holds = f"it holds no {wanted}, but {', '.join(there[:10])}; default_model_filename can name the file"
+        if not there:
+            holds = f"the folder is empty, {wanted} is wanted"
         detail = foreign(folder) or holds
         raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(folder), detail=detail)
     path = folder / file

@@ -272,5 +272,6 @@ def _instead(folder: Path) -> str:
     if any(_numbered(folder)):
         return f"its numbered folders hold no {MANIFEST} (`dukou pack` writes it), no ONNX file and no {PYTHON_MODEL}"
     return (
-        "neither a model file, nor a folder that `dukou pack` made, nor a folder of such (MODEL/VERSION/manifest.toml)"
+        f"it holds no model: a repository is MODEL/VERSION/FILE, the version a number, the file {MANIFEST} "
+        f"(`dukou pack` writes it), an ONNX file or {PYTHON_MODEL}"
     )

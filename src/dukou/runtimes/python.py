@@ -36,6 +36,8 @@ from dukou.runtimes.options import read_concurrency
 
 CLASS = "Model"
 _TRITONS_CLASS = "TritonPythonModel"
+_TRITONS_MODULE = "triton_python_backend_utils"
+_FROM_TRITON = f"a {_TRITONS_CLASS} becomes a class {CLASS}: predict(inputs) takes and gives dicts of arrays"
 
 _log = logging.getLogger("dukou.runtimes")
 _importing = threading.RLock()
@@ -247,7 +249,7 @@ def _outputs(answer: Any, signature: Signature, wanted: tuple[str, ...]) -> dict
     without some. Raises ValueError for what the signature does not say."""
     specs = {spec.name: spec for spec in signature.outputs}
     if not isinstance(answer, Mapping):
-        if len(specs) != 1:
+        if len(specs) != 1 or answer is None:
             raise ValueError(f"predict gave {type(answer).__name__}, a dict of {', '.join(specs)} is wanted")
         answer = {next(iter(specs)): answer}
     unknown = [name for name in answer if name not in specs]
@@ -305,7 +307,7 @@ def open_source(path: Path, *, trust: bool = False) -> Source:
     if not isinstance(found, type):
         detail = f"it defines no class {CLASS}"
         if hasattr(module, _TRITONS_CLASS):
-            detail += f"; a {_TRITONS_CLASS} becomes one: predict(inputs) takes and gives dicts of arrays"
+            detail += f"; {_FROM_TRITON}"
     elif not callable(predict):
         detail = f"its {CLASS} has no method predict(self, inputs)"
     elif inspect.iscoroutinefunction(predict) or inspect.isasyncgenfunction(predict):
@@ -356,6 +358,9 @@ def _told(path: Path) -> Iterator[None]:
     except DukouError:
         raise
     except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == _TRITONS_MODULE:
+            detail = f"it is written for Triton's Python backend, which {_TRITONS_MODULE} is a part of; {_FROM_TRITON}"
+            raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(path), detail=detail) from error
         _log.error("%s failed", path, exc_info=error)
         said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise DukouError(Reason.ARTIFACT_UNREADABLE, path=str(path), detail=f"its code raised {said}") from error
