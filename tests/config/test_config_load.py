@@ -91,6 +91,15 @@ def test_all_mistakes_of_all_layers_are_reported_together(tmp_path: Path) -> Non
     )
 
 
+def test_an_entry_of_a_table_is_told_how_to_write_it() -> None:
+    """As a flag it is the whole table."""
+    flags = (Given("models.labels.m.stable", "9", "--set models.labels.m.stable", text=True),)
+
+    (problem,) = problems(None, {}, flags)
+
+    assert "write --set 'models.labels={m={stable=9}}', or [models.labels.m] in a settings file" in problem
+
+
 def test_a_mistake_counts_even_where_a_later_layer_goes_over_it() -> None:
     """A wrong value does not hide behind a flag: the file is wrong and stays wrong."""
     environ = {"DUKOU_SERVER__WORKERS": "none"}

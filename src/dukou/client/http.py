@@ -154,7 +154,7 @@ def _options(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
     except httpx.InvalidURL as error:
         raise ClientError(f"{url!r} is not an address: {error}") from error
     if address.scheme not in ("http", "https") or not address.host:
-        raise ClientError(f"{url!r} is not an address such as http://127.0.0.1:8501")
+        raise ClientError(f"{url!r} is not an address such as http://127.0.0.1:8501 or grpc://127.0.0.1:8500")
     return {
         "base_url": address,
         "headers": {"accept": "application/json, application/octet-stream", **headers},

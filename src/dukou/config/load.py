@@ -64,7 +64,7 @@ def load(
     for given in (given for layer in layers for given in layer):
         setting = known.get(given.path)
         if setting is None:
-            problems.append(_problem(given.path, given.source, "there is no such setting" + nearest(given.path, known)))
+            problems.append(_problem(given.path, given.source, _unknown(given, known)))
             continue
         try:
             values[given.path] = read(setting, given.value, text=given.text)
@@ -94,6 +94,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     found = get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f"; did you mean {found[0]}?" if found else ""
+
+
+def _unknown(given: Given, known: Mapping[str, Setting]) -> str:
+    """What is wrong with a path that is no setting; how to write it where it would be inside one."""
+    for path, setting in known.items():
+        if setting.kind == "table" and given.path.startswith(f"{path}."):
+            first, *below = given.path.removeprefix(f"{path}.").split(".")
+            table = given.value
+            for key in reversed((first, *below)):
+                table = f"{{{key}={table}}}"
+            return (
+                f"{path} is one setting, a table; write --set '{path}={table}', or [{path}.{first}] in a settings file"
+            )
+    return "there is no such setting" + nearest(given.path, known)
 
 
 def _from_file(path: Path, problems: list[str]) -> Iterator[Given]:
