@@ -17,7 +17,6 @@ from dukou.core.tensor import DTYPES, datatype_of
 from dukou.engine.batch import batch_key, cut, has_fixed_rows, join
 from dukou.testing.models import IRIS_SIGNATURE, iris_request
 
-
 VERSION = ModelVersion("m", 1)
 
 

@@ -55,15 +55,16 @@ class InferenceRequest(msgspec.Struct):
 
 
 class Batch(msgspec.Struct):
-    """What one execution answered to several requests: outputs of `rows` rows, which take `array_bytes`.
+    """What one execution answered to so many `requests`: outputs of `rows` rows, each of which takes `row_bytes`.
 
     `written` is for codecs, each under a name of its own: what one has made of all rows need not be made anew for every
     request.
     """
 
     outputs: Tensors
+    requests: int
     rows: int
-    array_bytes: int
+    row_bytes: int
     written: dict[str, Any] = {}
 
 
@@ -89,7 +90,7 @@ class InferenceResponse(msgspec.Struct):
         """What the arrays take in memory."""
         if self.batch is None:
             return sum([array.nbytes for array in self.alone.values()])
-        return self.batch.array_bytes * (self.end - self.start) // max(self.batch.rows, 1)
+        return self.batch.row_bytes * (self.end - self.start)
 
 
 class Stage(Protocol):

@@ -59,7 +59,7 @@ def cut(version: ModelVersion, outputs: Tensors, rows_of_each: Sequence[int]) ->
         array_bytes += array.nbytes
     if len(rows_of_each) == 1:
         return [InferenceResponse(version, outputs)]
-    batch = Batch(outputs, rows, array_bytes)
+    batch = Batch(outputs, len(rows_of_each), rows, array_bytes // max(rows, 1))
     responses = []
     start = 0
     for count in rows_of_each:
