@@ -178,7 +178,7 @@ def test_what_is_wrong_is_said(body: Any, reason: Reason, text: str) -> None:
     ("body", "reason", "text"),
     [
         (b"", Reason.MALFORMED_REQUEST, "empty"),
-        (b"age,size\n", Reason.NO_ROWS, "no rows"),
+        (b"age,size\n", Reason.MALFORMED_REQUEST, "no rows below its first line"),
         (b"\xff\n1", Reason.MALFORMED_REQUEST, "UTF-8 at offset 0"),
         (b'age,size\n"1,2', Reason.MALFORMED_REQUEST, "not CSV"),
         (b"age,size\n1,x\n", Reason.WRONG_VALUE, "row 0"),

@@ -13,6 +13,7 @@ import msgspec
 
 from dukou.app.plan import read_labels
 from dukou.config import Config, ModelsConfig
+from dukou.config.load import nearest
 from dukou.core.clock import monotonic
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
@@ -27,6 +28,7 @@ from dukou.net.sockets import tls_context
 from dukou.repository.integrity import files_to_serve, verify
 from dukou.repository.local import is_packed
 from dukou.repository.manifest import read_manifest
+from dukou.runtimes.options import OPTIONS
 from dukou.runtimes.registry import runtime
 from dukou.telemetry.counters import Counters
 from dukou.telemetry.statistics import read_statistics
@@ -190,22 +192,33 @@ def open_version(assignment: Assignment, models: ModelsConfig) -> tuple[ModelMan
 
         adopted = adopt(folder, version, trust_python=models.trust_python)
         manifest = _with_options(adopted.manifest, assignment)
-        return manifest, adopted.load(manifest), adopted.warnings
+        return manifest, adopted.load(manifest), (*adopted.warnings, *_unread_options(assignment, manifest.runtime))
     manifest = _with_options(msgspec.structs.replace(read_manifest(folder), id=version), assignment)
     verify(folder, manifest, files_to_serve(manifest))
     trust = models.trust_python if manifest.runtime == "python" else models.trust_pickle
     model = runtime(manifest.runtime).load(folder, manifest, trust=trust)
-    warnings: tuple[str, ...] = ()
+    warnings = _unread_options(assignment, manifest.runtime)
     if manifest.runtime == "sklearn":
         from dukou.packing.environment import library_versions
         from dukou.runtimes.sklearn import differences
 
-        warnings = differences(manifest, library_versions())
+        warnings = (*warnings, *differences(manifest, library_versions()))
     return manifest, model, warnings
 
 
 def _with_options(manifest: ModelManifest, assignment: Assignment) -> ModelManifest:
     return msgspec.structs.replace(manifest, options={**manifest.options, **assignment.options})
+
+
+def _unread_options(assignment: Assignment, kind: str) -> tuple[str, ...]:
+    """A warning for each option that nothing reads; a Python model may have options of its own."""
+    if kind == "python":
+        return ()
+    return tuple(
+        f"models.options.{assignment.id.name}.{name}: there is no such option{nearest(name, OPTIONS)}"
+        for name in assignment.options
+        if name not in OPTIONS
+    )
 
 
 def _unreadable(version: ModelVersion) -> ModelManifest:

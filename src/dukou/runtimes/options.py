@@ -1,9 +1,23 @@
-"""Options of a version that several runtimes know."""
+"""Options of a version: their names, and those that several runtimes know."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from dukou.core.errors import DukouError, Reason
+
+OPTIONS = frozenset(
+    {
+        "concurrency",
+        "domain",
+        "independent_rows",
+        "max_batch_rows",
+        "max_queue_delay_s",
+        "max_request_rows",
+        "threads",
+        "warm",
+    }
+)
+"""All that the engine and the runtimes read; a Python model reads what it likes."""
 
 
 def read_threads(options: Mapping[str, Any]) -> int:

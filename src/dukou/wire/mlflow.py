@@ -114,6 +114,8 @@ def _read_csv(body: bytes) -> _Frame:
         raise _malformed(f"the body is not CSV: {error}") from None
     except ValueError:
         raise _malformed("the CSV is empty; its first line must name the columns") from None
+    if not data:
+        raise _malformed("the CSV has no rows below its first line, which must name the columns")
     return _Frame(columns, data, texts=True)
 
 
