@@ -16,6 +16,7 @@ from dukou.core.message import Context, InferenceRequest, InferenceResponse, Ser
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import DTYPES
 from dukou.core.version import ModelRef, ModelVersion
+from dukou.engine.batch import cut
 from dukou.protos import pool
 from dukou.testing.models import Direct, FunctionModel, manifest, served
 from dukou.wire import oip_grpc
@@ -566,3 +567,94 @@ def test_messages_with_mistakes_are_refused_or_answered(body: bytes, version: Se
                 del mutated[place:]
 
     outcome(bytes(mutated), version)
+
+
+# Several requests that were answered together.
+
+
+@pytest.mark.parametrize("id_", ["", "7"])
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"y": np.arange(3)},
+        {"y": np.arange(6, dtype=np.float32).reshape(3, 2), "label": np.array([5, 6, 7], ">i2")},
+        {"y": np.arange(6, dtype=np.uint8).reshape(2, 3).T},
+        {"y": np.zeros((3, 0))},
+        {"y": np.array(["a", "bc", ""], object)},
+        {"y": np.arange(3 * 4096.0).reshape(3, 4096)},
+    ],
+)
+def test_rows_of_a_batch_are_answered_as_if_each_were_alone(outputs: dict[str, NDArray[Any]], id_: str) -> None:
+    """Each request gets its own row, under its own id."""
+    version = ModelVersion("m", 1)
+
+    said = [encoded(one, *outputs, id=id_) for one in cut(version, outputs, [1, 1, 1])]
+
+    alone = [
+        encoded(InferenceResponse(version, {name: array[row : row + 1] for name, array in outputs.items()}), *outputs)
+        for row in range(3)
+    ]
+    assert [one.id for one in said] == [id_] * 3
+    for one, other in zip(said, alone, strict=True):
+        other.id = id_
+        assert one == other
+
+
+@pytest.mark.parametrize("rows", [[2, 1, 3], [0, 2], [2, 0, 1], [0, 0]])
+def test_requests_of_several_rows_get_all_of_theirs(rows: list[int]) -> None:
+    """Also where one has none."""
+    outputs = {"y": np.arange(float(sum(rows)))}
+
+    said = [encoded(one, "y") for one in cut(ModelVersion("m", 1), outputs, rows)]
+
+    assert [list(one.outputs[0].shape) for one in said] == [[count] for count in rows]
+    assert b"".join(one.raw_output_contents[0] for one in said) == outputs["y"].tobytes()
+
+
+# Messages that come again with other values.
+
+
+@given(st.lists(st.binary(max_size=60), min_size=2, max_size=4), st.integers(0, 2**32))
+def test_a_message_is_read_alike_whatever_came_before(parts: list[bytes], seed: int) -> None:
+    """Reading others of the same length first changes nothing: what begins alike is alike."""
+    random_ = random.Random(seed)
+    whole = [raw_message({"x": X}), raw_message({"x": X}, id="1"), raw_message({"x": X + 1}, model="n")]
+    raw = b":" + bytes([16]) + bytes(16)  # another raw content, behind or between
+    bodies = [random_.choice([body, body + raw, raw + body, body[:-16] + part[:16].ljust(16), part])
+              for part in parts for body in whole]  # fmt: skip
+    bodies += [random_.choice(bodies) for _ in range(4)]
+
+    for body in bodies:
+        fresh = read_anew(body)
+        assert read_as_it_comes(body) == fresh
+
+
+def read_as_it_comes(body: bytes) -> Any:
+    try:
+        draft = oip_grpc.parse(REF, {}, body)
+    except DukouError as error:
+        return str(error)
+    said = draft.payload
+    return draft.ref, said.id, [bytes(data) for data in said.raw], [(one.name, one.shape) for one in said.head.inputs]
+
+
+def read_anew(body: bytes) -> Any:
+    """By protobuf alone."""
+    try:
+        message_ = pool.parse(oip_grpc.REQUEST, body)
+    except DukouError:
+        return read_as_it_comes(body)
+    ref = oip_grpc.model_ref(message_.model_name, message_.model_version)
+    inputs = [(one.name, tuple(one.shape)) for one in message_.inputs]
+    return ref, message_.id, list(message_.raw_input_contents), inputs
+
+
+def test_a_large_message_that_comes_again_is_not_copied() -> None:
+    """Its raw contents are a view."""
+    array = np.zeros((SMALL_BYTES, 2), np.float32)
+
+    for _ in range(2):
+        (data,) = oip_grpc.parse(REF, {}, raw_message({"x": array})).payload.raw
+
+        assert isinstance(data, memoryview)
+        assert bytes(data) == array.tobytes()

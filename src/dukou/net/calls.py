@@ -43,9 +43,8 @@ class Calls:
 
     def answer(self, exchange: Exchange, call: Call) -> None:
         """Answer `exchange` once, now or later."""
-        deadline_s = exchange.arrived_s + self.timeout_s
-        if exchange.deadline_s < deadline_s:
-            deadline_s = exchange.deadline_s
+        own_s, latest_s = exchange.deadline_s, exchange.arrived_s + self.timeout_s
+        deadline_s = own_s if own_s < latest_s else latest_s  # min() takes 0.1 µs more
         exchange.run = self._plane.start(
             self._call(exchange, call, deadline_s),
             lambda answer, error: self._done(exchange, call, answer, error),  # partial takes 0.15 µs more
