@@ -40,6 +40,7 @@ def test_a_version_is_found(ref: ModelRef, version: int) -> None:
     ("ref", "reason", "facts"),
     [
         (ModelRef("nobody"), Reason.MODEL_NOT_FOUND, {"model": "nobody", "served": "iris, new, taxi"}),
+        (ModelRef("nobody", version=2), Reason.MODEL_NOT_FOUND, {"model": "nobody", "version": 2}),
         (ModelRef(""), Reason.MODEL_UNNAMED, {"served": "iris, new, taxi"}),
         (ModelRef("iris", version=2), Reason.VERSION_NOT_FOUND, {"version": 2, "served": "4, 3, 1"}),
         (ModelRef("iris", label="gold"), Reason.LABEL_NOT_FOUND, {"label": "gold"}),

@@ -11,6 +11,7 @@ from dukou.wire.oip_errors import describe
     [
         (DukouError(Reason.MALFORMED_JSON, detail="why"), "failed to parse the request JSON buffer: why"),
         (DukouError(Reason.MODEL_NOT_FOUND, model="m"), "Request for unknown model: 'm' is not found"),
+        (DukouError(Reason.MODEL_NOT_FOUND, model="m", version=9), "Request for unknown model: 'm' is not found"),
         (
             DukouError(Reason.VERSION_NOT_FOUND, model="m", version=9),
             "Request for unknown model: 'm' version 9 is not found",

@@ -22,7 +22,8 @@ def choose(table: Table, ref: ModelRef, route_key: str) -> Served:
     if not versions and ref.label is not None:  # TensorFlow Serving looks for the label first
         raise DukouError(Reason.LABEL_NOT_FOUND, model=name, label=ref.label)
     if not versions:
-        raise DukouError(Reason.MODEL_NOT_FOUND, model=name, served=_list(table.models))
+        asked = {} if ref.version is None else {"version": ref.version}
+        raise DukouError(Reason.MODEL_NOT_FOUND, model=name, **asked, served=_list(table.models))
     if ref.version is None and ref.label is None:
         for served in versions.values():
             if served.state is State.AVAILABLE:

@@ -20,8 +20,11 @@ class _Facts(dict[str, Any]):
 
 
 def _unknown_model(facts: _Facts) -> str:
-    version = "" if facts.version is None else f" version {facts.version}"
-    return f"Request for unknown model: '{facts.model}'{version} is not found"
+    return f"Request for unknown model: '{facts.model}' is not found"
+
+
+def _unknown_version(facts: _Facts) -> str:
+    return f"Request for unknown model: '{facts.model}' version {facts.version} is not found"
 
 
 def _inputs_missing(facts: _Facts) -> str:
@@ -53,7 +56,7 @@ def _shape(shape: Sequence[int]) -> str:
 _TEXTS: Mapping[Reason, Callable[[_Facts], str]] = {
     Reason.MALFORMED_JSON: lambda facts: f"failed to parse the request JSON buffer: {facts.detail}",
     Reason.MODEL_NOT_FOUND: _unknown_model,
-    Reason.VERSION_NOT_FOUND: _unknown_model,
+    Reason.VERSION_NOT_FOUND: _unknown_version,
     Reason.INPUT_MISSING: _inputs_missing,
     Reason.INPUT_UNEXPECTED: lambda facts: f"unexpected inference input '{facts.tensor}' for model '{facts.model}'",
     Reason.INPUT_DUPLICATE: lambda facts: f"input '{facts.tensor}' already exists in request",
