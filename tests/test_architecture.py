@@ -44,7 +44,7 @@ FRAMEWORKS = {
     "httpx": {"client/http.py"},
     "ngh2": {"net/http2.py"},
     "grpc": {"client/grpc.py"},
-    "google": {"protos/pool.py", "protos/text.py", "protos/tree.py"},
+    "google": {"protos/pool.py", "protos/text.py", "protos/tree.py", "protos/weight.py"},
 }
 CORE_MAY = {"msgspec", "numpy", "dukou"}
 

@@ -15,6 +15,10 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from dukou.core.errors import DukouError, Reason
+from dukou.protos.weight import check
+
+WEIGHED_BYTES = 65_536
+"""A message below this cannot become large enough to look at first."""
 
 DESCRIPTORS = Path(__file__).with_name("descriptors.binpb")
 
@@ -41,8 +45,14 @@ def message(name: str) -> Any:
 
 
 def parse(name: str, data: bytes) -> Any:
-    """The message of class `name` that `data` holds. Raises DukouError MALFORMED_REQUEST where it holds none."""
+    """The message of class `name` that `data` holds.
+
+    Raises DukouError MALFORMED_REQUEST where it holds none, TOO_MANY_VALUES where it would become too large.
+    """
+    made = message(name)
+    if len(data) > WEIGHED_BYTES:
+        check(made.DESCRIPTOR, data)
     try:
-        return message(name).FromString(data)
+        return made.FromString(data)
     except DecodeError:
         raise DukouError(Reason.MALFORMED_REQUEST, detail=f"the message is not a {name}") from None
