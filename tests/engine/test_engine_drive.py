@@ -486,6 +486,35 @@ class TestCancellation:
 
         on_loop(main)
 
+    def test_work_in_a_pool_that_failed_leaves_no_garbage_in_cycles(self, on_loop: Runner) -> None:
+        """The error, its traceback and the Future must not hold one another, and a body with them."""
+
+        async def main() -> None:
+            driver, loop = new_driver(), asyncio.get_running_loop()
+
+            def fail() -> None:
+                raise DukouError(Reason.MALFORMED_REQUEST)
+
+            async def work() -> None:
+                await loop.run_in_executor(None, fail)
+
+            ended: list[object] = []
+            driver.start(work(), lambda value, error: ended.append(1))  # the pool's own first objects
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(50):
+                    driver.start(work(), lambda value, error: ended.append(1))
+                while len(ended) < 51:
+                    await asyncio.sleep(0)
+                await iterations()
+
+                assert gc.collect() < 50
+            finally:
+                gc.enable()
+
+        on_loop(main)
+
     def test_cancelled_requests_leave_no_garbage_in_cycles(self, on_loop: Runner) -> None:
         """A flood of cancellations must not wait for the garbage collector to give its memory back."""
 

@@ -1,7 +1,9 @@
 """gRPC calls with either HTTP/2 library behind them: messages, statuses, deadlines, compression, conversations."""
 
 import asyncio
+import gc
 import gzip
+import weakref
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -421,6 +423,27 @@ def test_what_a_handler_raises_is_the_status(session: Any, error: BaseException,
         assert (said.grpc_status, text in said.grpc_message) == (status, True)
         assert "secret" not in said.grpc_message
         assert said.trailers == {}
+
+
+def test_a_call_that_failed_leaves_no_cycle(session: Any) -> None:
+    """What it held is given back at once: the collector is told to look seldom."""
+    calls = []
+
+    async def failing(rpc: Rpc) -> None:
+        calls.append(weakref.ref(rpc))
+        raise GrpcError(5, "no such thing")
+
+    with world_of(failing, session) as world:
+        gc.collect()
+        gc.disable()
+        try:
+            world.client().echo(message(b"a"), path=TALK)
+            world.turn(lambda: None)
+            gone = [call() is None for call in calls]
+        finally:
+            gc.enable()
+
+        assert gone == [True]
 
 
 def test_an_error_after_the_first_message_is_in_the_trailers(session: Any) -> None:

@@ -172,6 +172,7 @@ class Driven(Generic[T]):
 
     def wake(self, _: Any = None) -> None:
         """What the coroutine waits for is there: run it on, now or after the one that is running."""
+        del _  # an error's traceback will have this frame, and the Future has the error: a cycle with all of the call
         self._driver.ready.append(self)
         self._driver.step()
 

@@ -227,7 +227,7 @@ class TaskCall(Stream):
         if deadline_s < math.inf:
             wait_s = max(0.0, deadline_s - link.shared.clock())
             self._timer = self._loop.call_later(wait_s, self._fail, _too_late())
-        self._task = self._loop.create_task(_run(handler, self))
+        self._task: asyncio.Task[None] | None = self._loop.create_task(_run(handler, self))
         self._task.add_done_callback(self._ended)
 
     # What comes of the client.
@@ -309,6 +309,7 @@ class TaskCall(Stream):
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         """The handler has returned, or raised."""
+        self._task = None  # its error's traceback has this call: a cycle with all that the call holds
         error = None if task.cancelled() else task.exception()
         if self.done:
             return
@@ -348,7 +349,8 @@ class TaskCall(Stream):
 
     def _stop(self) -> None:
         self._drop()
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def _drop(self) -> None:
         self._messages.clear()
