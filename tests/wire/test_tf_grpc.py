@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -16,9 +17,10 @@ from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import DTYPES, datatype_of
-from dukou.core.version import ModelRef
+from dukou.core.version import ModelRef, ModelVersion
+from dukou.engine.batch import cut
 from dukou.protos.pool import message
-from dukou.testing.models import Direct, FunctionModel, manifest, served
+from dukou.testing.models import Direct, FunctionModel, iris_request, manifest, served
 from dukou.wire import tf_grpc, tf_known
 from dukou.wire.tf_kinds import KINDS
 
@@ -560,3 +562,30 @@ def test_a_manifest_bounds_rows() -> None:
     )
 
     assert refusal(body({"x": f32([1, 2], [3, 4])}), version).reason is Reason.BATCH_TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"y": np.arange(3)},
+        {"y": np.array([-1, -1, 300], np.int16), "scores": np.arange(6, dtype=np.float32).reshape(3, 2)},
+        {"y": np.arange(3, dtype=np.float16), "b": np.array([True, False, True])},
+        {"y": np.zeros((3, 0)), "z": np.zeros((3, 0), np.int64)},
+        {"y": np.array(["a", "bc", ""], object)},
+        {"y": np.arange(3 * 4096.0).reshape(3, 4096)},
+    ],
+)
+@pytest.mark.parametrize("rows", [[1, 1, 1], [2, 1], [0, 2, 1]])
+def test_requests_answered_together_get_what_each_would_get_alone(
+    outputs: dict[str, np.ndarray[Any, Any]], rows: list[int]
+) -> None:
+    """Their own rows, byte for byte."""
+    version = ModelVersion("m", 1)
+    request = iris_request([[1, 2, 3, 4]])
+
+    said = [tf_grpc.encode(request, one).body for one in cut(version, outputs, rows)]
+
+    ends = list(accumulate(rows))
+    for written, start, end in zip(said, [0, *ends], ends, strict=False):
+        alone = InferenceResponse(version, {name: array[start:end] for name, array in outputs.items()})
+        assert written == tf_grpc.encode(request, alone).body

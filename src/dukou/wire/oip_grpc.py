@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.message import Batch, Context, Draft, InferenceRequest, InferenceResponse, Served
+from dukou.core.message import Context, Draft, InferenceRequest, InferenceResponse, Served
 from dukou.core.model import ModelManifest, Signature, TensorSpec
 from dukou.core.tensor import DTYPES, datatype_of
-from dukou.core.version import ModelRef, ModelVersion
+from dukou.core.version import ModelRef
 from dukou.protos import pool
 from dukou.wire import oip_bind, protobuf
+from dukou.wire.batch_rows import MOST_ROW_BYTES, row_of
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_text import MOST_VALUES
 from dukou.wire.json_write import native
@@ -39,8 +40,6 @@ _ID, _RAW = protobuf.tag(ID), protobuf.tag(RAW_INPUT_CONTENTS)
 KNOWN_HEADS = 1024
 KNOWN_HEAD_BYTES = 1024
 KNOWN_LENGTHS, HEADS_OF_A_LENGTH = 256, 4
-MOST_ROW_BYTES = 4096
-"""Of a row that is written together with the others of its batch."""
 HEAD_BYTES = 65_536
 """A longer one holds the tensors themselves."""
 MOST_TEXT = 1024
@@ -327,13 +326,10 @@ def _other_contents(field: str, spec: TensorSpec) -> DukouError:
 def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
     """The ModelInferResponse, its data raw. Raises DukouError for parameters and text that it cannot carry."""
     form: Form = request.reply
-    batch, row = response.batch, response.start
-    if batch is not None and batch.requests == batch.rows and response.end - row == 1:
-        rows = batch.written.get(RESPONSE)
-        if rows is None:
-            rows = batch.written[RESPONSE] = _rows(response.version, request.outputs, batch)
-        if rows and not form.classes and not response.parameters:
-            return Reply(rows[row] + _id(form.id) if form.id else rows[row], CONTENT_TYPE)
+    if not form.classes and not response.parameters:
+        row = row_of(request, response, RESPONSE, _write_rows)
+        if row is not None:
+            return Reply(row + _id(form.id) if form.id else row, CONTENT_TYPE)
     outputs = response.outputs
     if form.classes:
         outputs = oip_bind.written(request, outputs)
@@ -351,14 +347,15 @@ def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
     return Reply(b"".join(parts), CONTENT_TYPE)
 
 
-def _rows(version: ModelVersion, names: Sequence[str], batch: Batch) -> Sequence[bytes]:
-    """The responses to requests of one row each, written together: one by one each takes 2 µs more. Nothing where the
-    rows hold text, or so much that copying it again costs more."""
-    if batch.row_bytes > MOST_ROW_BYTES or any(batch.outputs[name].dtype.kind in "OUS" for name in names):
+def _write_rows(request: InferenceRequest, response: InferenceResponse) -> Sequence[bytes]:
+    """The responses to requests of one row each: one by one each takes 2 µs more. They have no id yet."""
+    batch = response.batch
+    assert batch is not None
+    if batch.row_bytes > MOST_ROW_BYTES or any(array.dtype.kind in "OUS" for array in batch.outputs.values()):
         return ()
-    answered = _answered(version.name, version.version)
+    answered = _answered(response.version.name, response.version.version)
     rows = [answered] * batch.rows
-    for name in names:
+    for name in request.outputs:
         array = batch.outputs[name]
         data = native(array).tobytes()
         size = len(data) // batch.rows

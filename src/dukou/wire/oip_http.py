@@ -123,9 +123,10 @@ def reading_bytes(headers: Headers, body: bytes) -> int:
 def writing_bytes(request: InferenceRequest, response: InferenceResponse) -> int:
     """The text of the outputs; raw numbers count a sixty-fourth, and classes as if there were one for each value."""
     form: Form = request.reply
+    outputs = response.outputs
     size = 0
     for name in request.outputs:
-        array = response.outputs[name]
+        array = outputs[name]
         if form.classes and name in form.classes:
             size += array.size * oip_bind.CLASS_BYTES
         elif name in form.binary and array.dtype.kind != "O":

@@ -6,7 +6,7 @@ rank open takes any. More lenient than that server in one point: a datatype whos
 exactly is taken too (float for double, uint8 for float), since a client in Python seldom chooses it by hand.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -22,7 +22,9 @@ from dukou.core.tensor import DTYPES, datatype_of
 from dukou.core.version import ModelRef
 from dukou.protos import pool
 from dukou.wire import tf_errors, tf_known
+from dukou.wire.batch_rows import MOST_ROW_BYTES, row_of
 from dukou.wire.codec import Headers, Reply
+from dukou.wire.json_write import native
 from dukou.wire.protobuf import head
 from dukou.wire.raw_array import Raw
 from dukou.wire.rows import count, fit
@@ -40,6 +42,7 @@ RAW_WEIGHT = 64
 CONTENT_TYPE = b"application/grpc"
 
 REQUEST = "tensorflow.serving.PredictRequest"
+RESPONSE = "tensorflow.serving.PredictResponse"
 _OUTPUTS, _MODEL_SPEC, _KEY, _VALUE = 1, 2, 1, 2
 
 
@@ -181,19 +184,48 @@ def _names(names: Iterable[str]) -> str:
 
 def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
     """A PredictResponse. Raises DukouError NOT_SUPPORTED for text that has no UTF-8 form."""
+    row = row_of(request, response, RESPONSE, _write_rows)
+    if row is not None:
+        return Reply(row, CONTENT_TYPE)
     parts: list[Raw] = []
     for name, array in response.outputs.items():
-        key = _key(name)
-        try:
-            described, values = to_proto(array)
-        except UnicodeError:
-            detail = f"output {name!r} holds text that has no UTF-8 form"
-            raise DukouError(Reason.NOT_SUPPORTED, detail=detail) from None
-        value = head(_VALUE, len(described) + len(values))
-        size = len(key) + len(value) + len(described) + len(values)
-        parts += (head(_OUTPUTS, size), key, value, described, values)
+        parts += _output(name, array)
     parts.append(answered(response.version.name, response.version.version, request.signature.name))
     return Reply(b"".join(parts), CONTENT_TYPE)
+
+
+def _output(name: str, array: NDArray[Any]) -> tuple[bytes, Raw]:
+    """An entry of the map of outputs: all before its values, and those."""
+    try:
+        described, values = to_proto(array)
+    except UnicodeError:
+        detail = f"output {name!r} holds text that has no UTF-8 form"
+        raise DukouError(Reason.NOT_SUPPORTED, detail=detail) from None
+    key = _key(name)
+    value = head(_VALUE, len(described) + len(values))
+    return head(_OUTPUTS, len(key) + len(value) + len(described) + len(values)) + key + value + described, values
+
+
+def _write_rows(request: InferenceRequest, response: InferenceResponse) -> Sequence[bytes]:
+    """The responses to requests of one row each: one by one each takes 4 µs more."""
+    batch = response.batch
+    assert batch is not None
+    if batch.row_bytes > MOST_ROW_BYTES or any(array.dtype.kind in "OUS" for array in batch.outputs.values()):
+        return ()
+    rows = [b""] * batch.rows
+    for name, array in batch.outputs.items():
+        data = native(array).tobytes()
+        size = len(data) // batch.rows
+        pieces = [data[at * size : (at + 1) * size] for at in range(batch.rows)]
+        if datatype_of(array) in AS_MEMORY:
+            before, _ = _output(name, array[:1])
+            rows = [row + before + piece for row, piece in zip(rows, pieces, strict=True)]
+        else:  # labels and the like: few differ
+            places = {piece: at for at, piece in enumerate(pieces)}
+            written = {piece: b"".join(_output(name, array[at : at + 1])) for piece, at in places.items()}
+            rows = [row + written[piece] for row, piece in zip(rows, pieces, strict=True)]
+    end = answered(response.version.name, response.version.version, request.signature.name)
+    return [row + end for row in rows]
 
 
 @lru_cache(1024)
