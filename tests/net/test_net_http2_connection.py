@@ -212,6 +212,27 @@ def test_streams_and_connections_end_by_reference_count(session: Any) -> None:
         assert gone == [True] * 5
 
 
+def test_requests_that_were_never_complete_end_by_reference_count(session: Any) -> None:
+    """What came of their bodies goes with the client."""
+    with Http2World(session) as world:
+        client = world.client()
+        client.request("POST", "/predict", PREDICT, end=False)
+        client.request("POST", "/predict", end=False)
+        client.call(message(b"a" * 100)[:50], end=False)
+        client.call(message(b"a"), end=False)
+        client.flush()
+        refs = [weakref.ref(stream) for stream in client.transport.protocol._streams.values()]
+
+        gc.collect()
+        gc.disable()
+        client.vanish()
+        del client
+        gone = [ref() is None for ref in refs]
+        gc.enable()
+
+        assert gone == [True] * 4
+
+
 # Limits.
 
 

@@ -142,6 +142,7 @@ class UnaryCall(Stream):
             self._timer.cancel()
         if self._exchange.said is None and self._exchange.run is not None:
             self._exchange.run.cancel()
+        self._exchange.on_answer = nothing  # perhaps no answer comes that would let the exchange go
 
     def _answer(self) -> None:
         """The exchange has its answer."""

@@ -153,7 +153,9 @@ class HttpStream(Stream):
     def cancel(self) -> None:
         if self._pieces is not None:
             self._pieces.cancel()
-        elif self._exchange.said is None and self._exchange.run is not None:
+        elif self._exchange.run is None:  # no answer comes that would let the exchange go
+            self._exchange.on_answer = nothing
+        elif self._exchange.said is None:
             self._exchange.run.cancel()
         self.done = True
 
