@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from dukou.core.message import InferenceRequest, InferenceResponse
+from dukou.core.message import Batch, InferenceRequest, InferenceResponse
 
 MOST_ROW_BYTES = 4096
 """Of a row that is written together with the others: of larger ones copying is most of the work."""
@@ -24,3 +24,10 @@ def row_of(request: InferenceRequest, response: InferenceResponse, name: str, wr
     if rows is None:
         rows = batch.written[name] = write(request, response)
     return rows[row] if rows else None
+
+
+def are_small_numbers(batch: Batch) -> bool:
+    """Whether all outputs are numbers or booleans, and some, but not many of them in a row."""
+    if batch.row_bytes > MOST_ROW_BYTES:
+        return False
+    return all(array.dtype.kind in "biuf" and array.size for array in batch.outputs.values())

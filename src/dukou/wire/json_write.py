@@ -47,6 +47,14 @@ def array_text(array: NDArray[Any]) -> bytes:
     return _with_tokens(text, array) if kind == "f" and b"null" in text else text
 
 
+def split_rows(text: bytes, ndim: int, prefix: bytes = b"") -> list[bytes]:
+    """The rows of an array of numbers out of its text, each behind `prefix`. It has `ndim` axes, and elements."""
+    opening, closing = b"[" * (ndim - 1), b"]" * (ndim - 1)
+    rows = text[ndim:-ndim].split(closing + b"," + opening)
+    opening = prefix + opening
+    return [opening + row + closing for row in rows]
+
+
 def nested_text(value: Any) -> bytes:
     """Nested lists of what `texts` and `in_b64` return."""
     return orjson.dumps(value, option=_NUMPY)

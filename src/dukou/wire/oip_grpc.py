@@ -19,7 +19,7 @@ from dukou.core.tensor import DTYPES, datatype_of
 from dukou.core.version import ModelRef
 from dukou.protos import pool
 from dukou.wire import oip_bind, protobuf
-from dukou.wire.batch_rows import MOST_ROW_BYTES, row_of
+from dukou.wire.batch_rows import are_small_numbers, row_of
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_text import MOST_VALUES
 from dukou.wire.json_write import native
@@ -351,7 +351,7 @@ def _write_rows(request: InferenceRequest, response: InferenceResponse) -> Seque
     """The responses to requests of one row each: one by one each takes 2 µs more. They have no id yet."""
     batch = response.batch
     assert batch is not None
-    if batch.row_bytes > MOST_ROW_BYTES or any(array.dtype.kind in "OUS" for array in batch.outputs.values()):
+    if not are_small_numbers(batch):
         return ()
     answered = _answered(response.version.name, response.version.version)
     rows = [answered] * batch.rows

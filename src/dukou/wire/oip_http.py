@@ -7,6 +7,7 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, Draft, InferenceRequest, InferenceResponse, Served
 from dukou.core.model import ModelRef
 from dukou.wire import oip_binary, oip_bind, oip_json, text_size
+from dukou.wire.batch_rows import are_small_numbers, row_of
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_write import error_text
 from dukou.wire.oip_bind import Form
@@ -95,6 +96,10 @@ def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
     Raises DukouError for outputs that cannot be written as they were asked for.
     """
     form: Form = request.reply
+    if not form.classes and not form.binary:
+        row = row_of(request, response, "oip_http", _write_rows)
+        if row is not None:
+            return Reply(oip_json.answer(response.version, form.id, response.parameters, (row,)))
     outputs = oip_bind.written(request, response.outputs) if form.classes else response.outputs
     if form.binary:
         return oip_binary.encode(request, response, outputs)
@@ -102,6 +107,16 @@ def encode(request: InferenceRequest, response: InferenceResponse) -> Reply:
     for name in request.outputs:
         tensors.append(oip_json.tensor_text(name, outputs[name], "output"))  # noqa: PERF401, 0.3 µs less in Python 3.11
     return Reply(oip_json.answer(response.version, form.id, response.parameters, tensors))
+
+
+def _write_rows(request: InferenceRequest, response: InferenceResponse) -> Sequence[bytes]:
+    """The outputs of requests of one row each: one by one each takes 3 µs more."""
+    batch = response.batch
+    assert batch is not None
+    if not are_small_numbers(batch):
+        return ()
+    columns = [oip_json.row_tensor_texts(name, batch.outputs[name]) for name in request.outputs]
+    return [b",".join(row) for row in zip(*columns, strict=True)]
 
 
 def refuse(error: DukouError) -> bytes:

@@ -23,7 +23,7 @@ from dukou.core.version import ModelVersion
 from dukou.wire.json_array import Numbers, to_array
 from dukou.wire.json_cut import MAX_RANK
 from dukou.wire.json_text import decode, read
-from dukou.wire.json_write import array_text
+from dukou.wire.json_write import array_text, split_rows
 from dukou.wire.raw_array import MOST_LENGTH, from_raw, no_shape
 
 T = TypeVar("T")
@@ -191,6 +191,15 @@ def _answered(name: str, version: int) -> bytes:
 def tensor_text(name: str, array: NDArray[Any], side: str) -> bytes:
     """A tensor with its data, flat; `side` is "input" or "output". Raises DukouError for what JSON cannot carry."""
     return _described(name, array.dtype, array.shape) + b',"data":' + data_text(name, array, side) + b"}"
+
+
+def row_tensor_texts(name: str, array: NDArray[Any]) -> list[bytes]:
+    """Each row of an output of numbers, which has elements, as a tensor. Raises DukouError for what JSON cannot
+    carry."""
+    if datatype_of(array) in NOT_IN_JSON:
+        raise not_in_json(datatype_of(array), "output", name)
+    start = _described(name, array.dtype, (1, *array.shape[1:])) + b',"data":'
+    return [start + row + b"}" for row in split_rows(array_text(array.reshape(len(array), -1)), 2)]
 
 
 def data_text(name: str, array: NDArray[Any], side: str) -> bytes:

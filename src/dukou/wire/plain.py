@@ -6,6 +6,7 @@ numbers. NaN, Infinity and -Infinity are read and written as these tokens. The c
 `{"error": "..."}`.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -15,10 +16,11 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, Draft, InferenceRequest, InferenceResponse, Served
 from dukou.core.version import ModelRef
 from dukou.wire import text_size
+from dukou.wire.batch_rows import are_small_numbers, row_of
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_array import Numbers
 from dukou.wire.json_text import decode, read
-from dukou.wire.json_write import array_text, error_text
+from dukou.wire.json_write import array_text, error_text, split_rows
 from dukou.wire.rows import count, from_rows
 
 
@@ -95,8 +97,20 @@ class Plain:
 
 def first_output(request: InferenceRequest, response: InferenceResponse) -> bytes:
     """The first output asked for, as JSON. Raises DukouError NOT_SUPPORTED for bytes that are not text."""
+    row = row_of(request, response, "first output", _write_rows)
+    if row is not None:
+        return row
     name = request.outputs[0]
     try:
         return array_text(response.outputs[name])
     except UnicodeError:
         raise DukouError(Reason.NOT_SUPPORTED, detail=f"output {name!r} holds bytes that are not UTF-8") from None
+
+
+def _write_rows(request: InferenceRequest, response: InferenceResponse) -> Sequence[bytes]:
+    batch = response.batch
+    assert batch is not None
+    if not are_small_numbers(batch):
+        return ()
+    array = batch.outputs[request.outputs[0]]
+    return [b"[" + row + b"]" for row in split_rows(array_text(array), array.ndim)]
