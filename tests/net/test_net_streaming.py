@@ -1,7 +1,9 @@
 """Inference from ordinary tasks, through a real engine: answers, refusals that are counted once, cancellation."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -190,6 +192,34 @@ def test_a_refusal_is_raised_and_counted_once(
 
             assert caught.value.reason is reason
             assert one.refusals() == [(counted, reason.code, False)]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("ref", "body"),
+    [(IRIS, asking("X", "FP32", 1.0)), (COUNT, asking("n", "INT64", 3))],
+    ids=["by the codec", "by a stage"],
+)
+def test_a_refused_call_leaves_no_cycle(run: Run, ref: ModelRef, body: bytes) -> None:
+    """What it held is given back at once: the collector is told to look seldom."""
+
+    async def refused(one: World) -> "weakref.ref[DukouError]":
+        try:
+            await streaming.infer(one.facts, CODEC, ref, {}, body, context())
+        except DukouError as error:
+            return weakref.ref(error)
+        raise AssertionError("it was answered")
+
+    async def main() -> None:
+        async with world() as one:
+            gc.disable()
+            error = await refused(one)
+            await asyncio.sleep(0)
+            gone = error() is None
+            gc.enable()
+
+            assert gone
 
     run(main)
 

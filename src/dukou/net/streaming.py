@@ -117,25 +117,29 @@ class _Call:
     async def driven(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` returns, run by the data plane. Cancelled with the task that awaits this."""
         loop = asyncio.get_running_loop()
-        told: asyncio.Future[T] = loop.create_future()
+        told: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
 
         def begin() -> None:
             if told.done():
                 work.close()
                 return
             under_way: Run = self._facts.plane.start(work, done, self._context.deadline_s)
-            told.add_done_callback(lambda _: under_way.cancel() if told.cancelled() else None)
+            told.add_done_callback(lambda ended: under_way.cancel() if ended.cancelled() else None)
 
         def done(value: T | None, error: BaseException | None) -> None:
             if told.done():
                 return
-            if error is None:
-                told.set_result(value)  # type: ignore[arg-type]
-            else:
-                told.set_exception(_ours(error))
+            told.set_result((value, error))
 
         loop.call_soon(begin)
-        return await told
+        value, error = await told
+        if error is not None:
+            del told  # it holds the error, whose traceback will hold this frame
+            try:
+                raise _ours(error)
+            finally:
+                del error
+        return value  # type: ignore[return-value]
 
     async def tell_refusal(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` returns; the observers are told when it fails."""
@@ -145,8 +149,7 @@ class _Call:
             self.refused(DukouError(Reason.CANCELLED))
             raise
         except Exception as error:
-            known = self.refused(_ours(error))
-            raise known from error.__cause__
+            raise self.refused(_ours(error)) from error.__cause__
 
     def refused(self, error: DukouError) -> DukouError:
         """`error`, of which the observers have now been told."""
