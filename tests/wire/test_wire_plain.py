@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
 from dukou.core.errors import DukouError, Reason
-from dukou.core.message import Context, InferenceRequest, Served
+from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import datatype_of
 from dukou.core.version import ModelRef
@@ -49,7 +49,7 @@ def with_output(array: Any) -> bytes:
     """The body for a model whose first output is `array`."""
     request = bound(b'{"X": [[5.1, 3.5, 1.4, 0.2]]}')
     outputs: Mapping[str, Any] = {"label": array}
-    return plain.encode(request, type("Response", (), {"outputs": outputs})()).body
+    return plain.encode(request, InferenceResponse(request.version, outputs)).body
 
 
 @pytest.mark.parametrize(
