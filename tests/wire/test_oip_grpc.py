@@ -658,3 +658,13 @@ def test_a_large_message_that_comes_again_is_not_copied() -> None:
 
         assert isinstance(data, memoryview)
         assert bytes(data) == array.tobytes()
+
+
+def test_raw_contents_beside_typed_ones_are_refused_of_a_message_that_was_known_without_them() -> None:
+    """Where the data is belongs to what is checked, not to what is remembered."""
+    version = echo(TensorSpec("x", "FP32", (-1,)))
+    typed = [{"name": "x", "datatype": "FP32", "shape": [2], "contents": {"fp32_contents": [1.0, 2.0]}}]
+    assert bound(message(typed), version).inputs["x"].tolist() == [1.0, 2.0]
+
+    with pytest.raises(DukouError, match="contents field must not be specified"):
+        bound(message(typed, [bytes(8)]), version)

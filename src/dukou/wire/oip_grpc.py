@@ -226,7 +226,7 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
 
 def _learn(head: Head, served: Served, request: InferenceRequest) -> Known | None:
     """What the next call with this head need not find out again, where only the numbers of its inputs can differ."""
-    if head.parameters:
+    if head.parameters or any(tensor.contents is not None for tensor in head.inputs):
         return None
     places = {each.name: place for place, each in enumerate(head.inputs)}
     tensors = []
