@@ -252,6 +252,12 @@ def test_the_place_of_a_mistake_is_that_in_the_body() -> None:
         read(body)
 
 
+def test_an_open_string_is_told_with_its_place() -> None:
+    """Once."""
+    with pytest.raises(DukouError, match=r"Unterminated string starting at offset 1$"):
+        read(b'{"a')
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -103,7 +103,7 @@ def _read_tolerant(document: Cut, trailing: bool) -> Any:
         raise DukouError(Reason.MALFORMED_JSON, detail="half of a surrogate pair in a string") from None
     except json.JSONDecodeError as error:
         offset = document.offset(len(text[: error.pos].encode()))
-        raise DukouError(Reason.MALFORMED_JSON, detail=f"{error.msg} at offset {offset}") from None
+        raise DukouError(Reason.MALFORMED_JSON, detail=f"{error.msg.removesuffix(' at')} at offset {offset}") from None
     except ValueError:  # int() refuses numbers of more than 4300 digits, because its time is quadratic
         raise DukouError(Reason.MALFORMED_JSON, detail="a number has too many digits") from None
     return value
