@@ -12,8 +12,8 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from dukou.core.errors import DukouError, Reason
 
-MOST_RECORDS = 500_000
-"""Fields in all: as many values as JSON may have that are no plain numbers."""
+MOST_RECORDS = 1_000_000
+"""Fields in all, which take some hundred bytes each. A feature of a tensorflow.Example is five of them."""
 PACKED_BYTES = 16
 """A packed number of variable length may be one byte on the wire and is eight in memory: so many count as a field."""
 
