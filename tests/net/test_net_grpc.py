@@ -459,6 +459,21 @@ def test_an_error_after_the_first_message_is_in_the_trailers(session: Any) -> No
         assert (said.messages, said.trailers) == ([b"first"], {"grpc-status": "10", "grpc-message": "enough"})
 
 
+@pytest.mark.parametrize("path", [TALK, b"/test.Service/Echo"], ids=["conversation", "unary"])
+def test_a_call_that_a_drain_no_longer_waits_for_is_told_so(session: Any, path: bytes) -> None:
+    """A client that gets a status may go to another server at once."""
+    with world_of(talk, session) as world:
+        client = world.client()
+        stream = client.call(message(b"a"), path=path, end=False)
+        client.flush()
+
+        world.turn(world.server.connections.abort)
+
+        said = client.said(stream)
+        assert (said.grpc_status, said.grpc_message) == (14, "the server is shutting down")
+        assert client.transport.closed
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [(message(b"abc")[:-1], 13), (message(b"a", flag=7), 13), (b"\0\0\1\0\0", 8)],

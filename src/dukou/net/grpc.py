@@ -128,6 +128,9 @@ class UnaryCall(Stream):
     def time_out(self, detail: str) -> None:
         self.refuse(GrpcError(Status.DEADLINE_EXCEEDED, detail))
 
+    def shut_down(self) -> None:
+        self.refuse(_shutting_down())
+
     def refuse(self, error: GrpcError) -> None:
         """End the call with an error of the protocol."""
         self._forget()
@@ -255,6 +258,9 @@ class TaskCall(Stream):
 
     def time_out(self, detail: str) -> None:
         self._fail(GrpcError(Status.DEADLINE_EXCEEDED, detail))
+
+    def shut_down(self) -> None:
+        self._fail(_shutting_down())
 
     # What the handler calls.
 
@@ -426,3 +432,7 @@ def _failed(request_id: str, error: BaseException | None) -> GrpcError:
 
 def _too_late() -> GrpcError:
     return GrpcError(Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+
+def _shutting_down() -> GrpcError:
+    return GrpcError(status.GRPC[Reason.DRAINING.code], DukouError(Reason.DRAINING).what())

@@ -401,10 +401,13 @@ class Http2Connection(asyncio.Protocol):
         self.write_soon()
 
     def abort(self) -> None:
-        """Drop the connection with whatever is under way, once what is ready has been sent."""
+        """Drop the connection; what is under way is told that the server ends, if the client takes it at once."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        for stream in list(self._streams.values()):
+            if not stream.done:
+                stream.shut_down()
         self._write()
         if transport.get_write_buffer_size() == 0 and not transport.is_closing():
             transport.close()

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from dukou.config import Http2Config, HttpConfig
+from dukou.core.errors import DukouError, Reason
 from dukou.net.body import Body
 from dukou.net.connections import Connections
 from dukou.net.exchange import Answer, Exchange, Responder, error_body
@@ -84,6 +85,10 @@ class Stream(ABC):
     def time_out(self, detail: str) -> None:
         """The body does not come: answer with that."""
 
+    @abstractmethod
+    def shut_down(self) -> None:
+        """The server ends, and has waited long enough: say so, where nothing has been said."""
+
     def finish(self) -> None:
         """The whole answer is in the session's hands: have it sent."""
         self.done = True
@@ -149,6 +154,10 @@ class HttpStream(Stream):
 
     def time_out(self, detail: str) -> None:
         self.refuse(HttpError(408, detail))
+
+    def shut_down(self) -> None:
+        if self._exchange.said is None:
+            self.refuse(HttpError(503, DukouError(Reason.DRAINING).what()))
 
     def cancel(self) -> None:
         if self._pieces is not None:
