@@ -66,6 +66,26 @@ class Gate:
 class TestGathering:
     """Which requests run together."""
 
+    @pytest.mark.parametrize(("cost_s", "runs"), [(0.0, 3), (1e-6, 1)], ids=["light", "heavy"])
+    def test_large_requests_share_a_run_where_it_costs_more_than_copying_them(
+        self, in_world: InWorld, cost_s: float, runs: int
+    ) -> None:
+        """128 KB each: a light model answers them in less time than it takes to put them together."""
+
+        async def main(world: World) -> None:
+            model = Double()
+            rows = 8192
+            with batcher(
+                model, cost_s=cost_s, max_batch_rows=4 * rows, max_request_rows=rows, max_queue_rows=4 * rows
+            ) as stage:
+                callers = [world.start(stage.infer(request(*[value] * rows))) for value in (1.0, 2.0, 3.0)]
+                told = [await caller.wait() for caller in callers]
+
+            assert len(model.calls) == runs
+            assert [one.value.outputs["y"][0, 0] for one in told] == [2.0, 4.0, 6.0]
+
+        in_world(main)
+
     def test_requests_of_one_iteration_run_as_one_batch(self, in_world: InWorld) -> None:
         """And every caller gets its own rows."""
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dukou.engine.cost import Cost, Placement, placement
+from dukou.engine.cost import Cost, Placement, placement, worth_joining
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,24 @@ from dukou.engine.cost import Cost, Placement, placement
 def test_a_batch_runs_on_the_loop_while_the_budget_pays(cost_s: float, budget_left_s: float, where: Placement) -> None:
     """What does not fit into this iteration, and what is not known, goes to a thread."""
     assert placement(cost_s, budget_left_s) is where
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "cost_s", "joined"),
+    [
+        (100, 0.0, True),
+        (65_535, 0.0, True),
+        (602_112, 19e-6, False),
+        (602_112, 130e-6, False),
+        (602_112, 1e-3, True),
+        (602_112, math.inf, True),
+    ],
+)
+def test_large_requests_are_joined_where_running_costs_more_than_copying(
+    request_bytes: int, cost_s: float, joined: bool
+) -> None:
+    """What is not known yet is joined."""
+    assert worth_joining(request_bytes, cost_s) is joined
 
 
 def test_the_unknown_costs_more_than_any_budget() -> None:

@@ -202,7 +202,8 @@ class Batcher:
         batch: list[Waiting] = []
         late: list[Waiting] = []
         rows = 0
-        most = self._batching.max_batch_rows
+        alone = len(group) > 1 and not self._executor.joins(next(iter(group)).request)
+        most = 1 if alone else self._batching.max_batch_rows
         for taken, waiting in enumerate(group):
             request = waiting.request
             if batch and rows + request.rows > most:

@@ -16,6 +16,21 @@ def placement(cost_s: float, budget_left_s: float) -> Placement:
     return Placement.INLINE if cost_s <= budget_left_s else Placement.THREAD
 
 
+LARGE_BYTES = 65_536
+"""Requests below this are joined without a thought: a run costs some 10 µs, copying so much as well."""
+COPY_S_PER_BYTE = 1.7e-10
+"""Joining eight inputs of 602 KB took 819 µs, most of it for fresh memory (bench/run.py, 1x3x224x224)."""
+
+
+def worth_joining(request_bytes: int, cost_s: float) -> bool:
+    """Whether requests of so many bytes gain by sharing a run, when one costs `cost_s`.
+
+    What is learned of shared runs holds the copying too, hence twice: a model that takes less than its inputs' copying
+    runs alone, whichever way it ran before.
+    """
+    return request_bytes < LARGE_BYTES or cost_s > 2.0 * request_bytes * COPY_S_PER_BYTE
+
+
 class Cost:
     """The cost of running rows of one kind, estimated as a + b·rows.
 

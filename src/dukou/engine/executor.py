@@ -17,7 +17,7 @@ from dukou.core.model import ModelManifest, ModelVersion, Signature
 from dukou.core.runtime import LoadedModel
 from dukou.core.tensor import DTYPES, Tensors
 from dukou.engine.batch import cut, has_fixed_rows, join
-from dukou.engine.cost import Cost, Placement, placement
+from dukou.engine.cost import Cost, Placement, placement, worth_joining
 from dukou.engine.tick import Tick
 
 _log = logging.getLogger("dukou.engine")
@@ -99,6 +99,13 @@ class Executor:
             self._in_threads -= 1
             now = self._clock()
             on_ran(Ran(None, DukouError(Reason.DRAINING), now, now, inline=False))
+
+    def joins(self, request: InferenceRequest) -> bool:
+        """Whether requests like this one gain by sharing a run; copying large inputs together may cost more."""
+        request_bytes = 0
+        for array in request.inputs.values():
+            request_bytes += array.nbytes
+        return worth_joining(request_bytes, self.cost_of(request).estimate(request.rows))
 
     def cost_of(self, request: InferenceRequest) -> Cost:
         """What is known of requests like this one.
