@@ -95,14 +95,15 @@ def test_a_models_exception_stays_in_the_log(opened: Open, caplog: pytest.LogCap
     assert "ValueError: a secret" in caplog.text
 
 
-def test_an_answer_with_too_few_rows_is_nobodys(opened: Open) -> None:
-    """Cutting it would give one caller another's rows."""
+def test_an_answer_with_too_few_rows_is_nobodys(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
+    """Cutting it would give one caller another's rows; the log says to the model's author what is wanted."""
     model = opened(MODEL.replace(".sum(axis=1)", ".sum(axis=1)[:1]"))
 
     with pytest.raises(DukouError) as caught:
         model.predict([[1, 2], [3, 4]])
 
     assert caught.value.reason is Reason.OUTPUT_NOT_ROWS
+    assert "axis 0 of each output has to be these rows" in caplog.text
 
 
 def test_a_model_is_unloaded_when_it_is_closed(opened: Open, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Table
 from dukou.core.model import ModelRef, State
 from dukou.engine.route import choose
-from dukou.testing.models import iris_like, table
+from dukou.testing.models import iris_like, manifest, served, table
 
 SERVED = table(
     iris_like("iris", 4, State.LOADING),
@@ -59,6 +59,20 @@ def test_what_cannot_be_found_is_named(ref: ModelRef, reason: Reason, facts: dic
 
     assert caught.value.reason is reason
     assert caught.value.facts.items() >= facts.items()
+
+
+@pytest.mark.parametrize("ref", [ModelRef("bad"), ModelRef("bad", version=1)])
+def test_a_version_that_was_not_loaded_is_refused_with_what_was_wrong(ref: ModelRef) -> None:
+    """The caller need not look for it elsewhere."""
+    error = DukouError(Reason.ARTIFACT_UNREADABLE, path="m/config.pbtxt", detail="line 1", model="bad", version=1)
+    bad = table(served(manifest("bad"), state=State.END, error=error))
+
+    with pytest.raises(DukouError) as caught:
+        choose(bad, ref, "")
+
+    assert str(caught.value) == (
+        "model 'bad', version 1: this version is END, not AVAILABLE; it could not be loaded: m/config.pbtxt: line 1"
+    )
 
 
 def test_no_name_means_the_only_model() -> None:

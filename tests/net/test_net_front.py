@@ -9,9 +9,10 @@ from in_memory import PREDICT, HandPlane, Said, World, request
 
 from dukou import __version__
 from dukou.config import PlainConfig
+from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Table
 from dukou.core.model import State
-from dukou.testing.models import iris_like, table
+from dukou.testing.models import iris_like, manifest, served, table
 
 DIALECTS = ("", "tensorflow-serving", "triton", "kserve", "mlserver")
 LOADING = table(iris_like(state=State.LOADING))
@@ -168,6 +169,37 @@ def test_a_model_that_is_loading_has_the_status_of_its_server(
     said = ask(dialect, method, target, (V1 if "v1" in target else V2) if method == "POST" else b"", of=LOADING)
 
     assert said.status == status
+
+
+@pytest.mark.parametrize(
+    ("dialect", "method", "target", "status"),
+    [
+        ("", "POST", "/v1/models/bad:predict", 404),
+        ("", "GET", "/v1/models/bad/metadata", 404),
+        ("", "POST", "/v2/models/bad/infer", 503),
+        ("", "GET", "/v2/models/bad", 503),
+        ("", "POST", "/predict/bad", 503),
+        ("", "POST", "/invocations", 503),
+        ("tensorflow-serving", "POST", "/v1/models/bad:predict", 404),
+        ("triton", "POST", "/v2/models/bad/infer", 400),
+        ("kserve", "POST", "/v2/models/bad/infer", 503),
+        ("kserve", "POST", "/v1/models/bad:predict", 503),
+        ("mlserver", "POST", "/v2/models/bad/infer", 400),
+    ],
+)
+def test_a_model_that_could_not_be_loaded_is_refused_with_the_cause(
+    dialect: str, method: str, target: str, status: int
+) -> None:
+    """In the form of each protocol; the status is that of a model that is not ready."""
+    cause = DukouError(Reason.ARTIFACT_UNREADABLE, path="m/config.pbtxt", detail="line 1")
+    bad = table(served(manifest("bad"), state=State.END, error=cause))
+    bodies = {"v1": V1, "v2": V2, "predict": PREDICT, "invocations": V1}
+    body = bodies[target.split("/")[1]] if method == "POST" else b""
+
+    said = ask(dialect, method, target, body, of=bad)
+
+    assert said.status == status
+    assert b"it could not be loaded: m/config.pbtxt: line 1" in said.body
 
 
 @pytest.mark.parametrize(

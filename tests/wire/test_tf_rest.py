@@ -401,7 +401,7 @@ def test_bytes_that_are_no_text_need_a_name_that_says_so() -> None:
         (DukouError(Reason.LABEL_NOT_FOUND, model="m", label="nope"), "Unrecognized servable version label: nope"),
         (DukouError(Reason.MALFORMED_JSON, detail="what"), "JSON Parse error: what"),
         (
-            DukouError(Reason.MODEL_NOT_READY, model="m", version=1, state="LOADING"),
+            DukouError(Reason.MODEL_NOT_READY, model="m", version=1, state="LOADING", detail=""),
             "model 'm', version 1: this version is LOADING, not AVAILABLE",
         ),
         (

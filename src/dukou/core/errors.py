@@ -71,7 +71,7 @@ class Reason(Enum):
     PRECONDITION_FAILED = (Code.FAILED_PRECONDITION, "{detail}")
     QUEUE_FULL = (Code.RESOURCE_EXHAUSTED, "{got} rows are waiting, {wanted} is the most; try again soon")
     OVERLOADED = (Code.RESOURCE_EXHAUSTED, "{got} requests are under way, {wanted} is the most; try again soon")
-    MODEL_NOT_READY = (Code.UNAVAILABLE, "this version is {state}, not AVAILABLE")
+    MODEL_NOT_READY = (Code.UNAVAILABLE, "this version is {state}, not AVAILABLE{detail}")
     DRAINING = (Code.UNAVAILABLE, "the server is shutting down")
     DEADLINE_EXCEEDED = (Code.DEADLINE_EXCEEDED, "no answer within the time allowed")
     CANCELLED = (Code.CANCELLED, "the caller has gone")
@@ -79,7 +79,8 @@ class Reason(Enum):
     MODEL_FAILED = (Code.INTERNAL, "the model failed; the server's log says why")
     OUTPUT_NOT_ROWS = (
         Code.INTERNAL,
-        "the model's output {output!r} has shape {got} for {wanted} rows; it was not split",
+        "the model's output {output!r} has shape {got} for {wanted} rows; unless the model is said not to be batched, "
+        "axis 0 of each output has to be these rows",
     )
     INTERNAL = (Code.INTERNAL, "the server failed; its log says why")
     ARTIFACT_UNREADABLE = (Code.DATA_LOSS, "{path}: {detail}")

@@ -52,8 +52,13 @@ def _labelled(table: Table, name: str, label: str) -> int:
 
 def _ready(served: Served) -> Served:
     if served.state is not State.AVAILABLE:
+        why = "" if served.error is None else f"; it could not be loaded: {served.error.what()}"
         raise DukouError(
-            Reason.MODEL_NOT_READY, model=served.id.name, version=served.id.version, state=served.state.value
+            Reason.MODEL_NOT_READY,
+            model=served.id.name,
+            version=served.id.version,
+            state=served.state.value,
+            detail=why,
         )
     return served
 

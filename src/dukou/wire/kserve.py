@@ -48,7 +48,7 @@ def refuse(error: DukouError) -> bytes:
         case Reason.MODEL_NOT_FOUND:
             return error_text(f"Model with name {name} does not exist.")
         case Reason.MODEL_NOT_READY:
-            return error_text(f"Model with name {name} is not ready.")
+            return error_text(f"Model with name {name} is not ready{error.facts.get('detail', '')}.")
         case _:
             return error_text(str(error))
 
