@@ -52,7 +52,7 @@ def test_the_announcement_has_a_call_to_copy() -> None:
     )
 
     assert list(lines) == [
-        "serving iris 1, iris 2",
+        "serving iris 1, iris 2 by HTTP and gRPC",
         "  unix:/x",
         "  http://127.0.0.1:2 (triton)",
         "  http://127.0.0.1:1",
@@ -122,7 +122,7 @@ def url(server: list[str]) -> str:
 @pytest.mark.slow
 def test_serve_announces_what_it_serves(server: list[str], url: str) -> None:
     """The model, the address, and a call that can be copied and works."""
-    assert server[0] == "serving sums 1"
+    assert server[0] == "serving sums 1 by HTTP and gRPC"
     command = server[2].removeprefix("try it:  ")
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=20, check=True)
     assert json.loads(done.stdout) == {"predictions": [0.0]}

@@ -252,7 +252,7 @@ def test_the_page_says_what_is_served_and_how_to_call_it() -> None:
 
     page = Page(said.body)
     assert said.headers["content-type"] == "text/html; charset=utf-8"
-    for word in ("iris", "AVAILABLE", "LOADING", "stable", "FP32", "[any, 4]", "probabilities"):
+    for word in ("iris", "AVAILABLE", "LOADING", "stable", "FP32", "[any, 4]", "probabilities", "gRPC"):
         assert word in page.text
     assert "script" not in page.tags
     assert all(link.startswith("/") for link in page.links)
@@ -345,4 +345,4 @@ def test_a_streaming_model_is_shown_with_its_stream() -> None:
 
     ((_, command),) = examples("llm", signature, "http://localhost", True, PlainConfig())
 
-    assert command == "curl -N http://localhost/v2/models/llm/generate_stream \\\n  -d '{\"prompt\":\"text\"}'"
+    assert command == 'curl -N http://localhost/v2/models/llm/generate_stream \\\n  -d \'{"prompt":"text"}\''

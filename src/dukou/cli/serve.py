@@ -62,11 +62,11 @@ def announcement(
     places: list[tuple[str, str]], models: list[tuple[str, int]], inputs: Callable[[str, str], list[Any]]
 ) -> Iterator[str]:
     """What is said once requests are answered: the models, the addresses with their dialects, and a call to copy for
-    the first model.
+    the first model. Each address answers HTTP and gRPC.
 
     `inputs(url, model)` are the tensors of a model's metadata.
     """
-    yield f"serving {', '.join(f'{name} {version}' for name, version in models) or 'nothing'}"
+    yield f"serving {', '.join(f'{name} {version}' for name, version in models) or 'nothing'} by HTTP and gRPC"
     yield from (f"  {url} ({dialect})" if dialect else f"  {url}" for url, dialect in places)
     web = sorted((place for place in places if place[0].startswith("http://")), key=lambda place: place[1] != "")
     if web and models:

@@ -103,7 +103,7 @@ def as_html(table: Table, server_version: str, origin: str, plain: PlainConfig) 
     said = "No model is served yet." if not count else f"{count} model{'s' if count > 1 else ''} served."
     return page(
         "dukou",
-        f"<h1>dukou <small>{escape(server_version)}</small></h1>\n<p>{said} "
+        f"<h1>dukou <small>{escape(server_version)}</small></h1>\n<p>{said} This address answers gRPC too. "
         '<span class="dim">See also <a href="/v2/health/ready">readiness</a>, <a href="/metrics">metrics</a>, '
         '<a href="/docs">the interface</a> (<a href="/openapi.json">OpenAPI</a>), and this page as JSON with '
         f'<code class="whole">Accept: application/json</code>.</span></p>\n{models}',
