@@ -256,7 +256,7 @@ REFUSED: list[tuple[str, str, str, int, str]] = [
     ("", "POST", "/v2/models/m/nothing", 404, "Not Found"),
     ("", "POST", "/v2/models/%ff/infer", 400, "the name in the path is not UTF-8"),
     ("", "POST", "/v1/models/%ff:predict", 400, "the name in the path is not UTF-8"),
-    ("", "GET", "/predict", 405, "Method Not Allowed"),
+    ("", "GET", "/predict", 405, 'Method Not Allowed: POST {"X": [[...], ...]}, a list for each row'),
     ("", "DELETE", "/v2/models/iris/infer", 405, "Method Not Allowed"),
     ("", "GET", "/v2/models/iris/generate", 405, "Method Not Allowed"),
     ("", "GET", "/v2/repository/index", 405, "Method Not Allowed"),

@@ -111,7 +111,7 @@ def test_http_client_keeps_its_connection(run: Run) -> None:
                 (200, b""),
                 (200, b'{"y_pred":[0]}'),
                 (200, b"dukou_up 1\n"),
-                (405, b'{"error":"Method Not Allowed"}'),
+                (405, rb'{"error":"Method Not Allowed: POST {\"X\": [[...], ...]}, a list for each row"}'),
                 (204, b""),
             ]
 

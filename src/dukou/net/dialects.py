@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 import msgspec
+import orjson
 
 from dukou.config import PlainConfig
 from dukou.core.entry import entry
@@ -17,7 +18,7 @@ from dukou.net.api import Api, Call, Generation
 from dukou.net.compression import only_plain, tf_decompress
 from dukou.net.exchange import Answer
 from dukou.net.facts import Facts
-from dukou.net.routes import Methods, Page, Path, Routes, Show, TfPaths, View
+from dukou.net.routes import NOT_ALLOWED, Methods, Page, Path, Routes, Show, TfPaths, View
 from dukou.wire import kserve, mlflow, mlserver, oip_generate, oip_http, oip_repository, tf_rest
 from dukou.wire.plain import Plain
 from dukou.wire.tf_rest_examples import CLASSIFY, REGRESS
@@ -148,7 +149,11 @@ def _tf_paths(headers: tuple[tuple[bytes, bytes], ...]) -> TfPaths:
 def _plain_path(plain: PlainConfig) -> Path:
     codec = Plain(plain.input_key, plain.output_key)
     pattern = re.compile(re.escape(plain.route.encode()) + rb"(?:/(?P<model>[^/]+))?")
-    return Path(pattern, {b"": _call(Api(codec, status.HTTP, entry=entry("simple", "REST")))})
+    return Path(
+        pattern,
+        {b"": _call(Api(codec, status.HTTP, entry=entry("simple", "REST")))},
+        f"{NOT_ALLOWED}: POST {{{orjson.dumps(plain.input_key).decode()}: [[...], ...]}}, a list for each row",
+    )
 
 
 def _v2_core(api: Api) -> dict[bytes, Methods]:

@@ -69,15 +69,17 @@ Methods: TypeAlias = Mapping[bytes, Make]
 """By HTTP method; GET stands for HEAD too."""
 
 NOT_FOUND = Answer(404, error_body("Not Found"))
+NOT_ALLOWED = "Method Not Allowed"
 _NO_NAME = ModelRef("")
 
 
 class Path(msgspec.Struct, frozen=True):
     """Paths of one form. The groups of `pattern` that matter are `model`, `version`, `label` and `verb`; `verbs` says
-    what each verb means, "" being no verb."""
+    what each verb means, "" being no verb. `not_allowed` is the error of other methods than those."""
 
     pattern: re.Pattern[bytes]
     verbs: Mapping[bytes, Methods]
+    not_allowed: str = NOT_ALLOWED
 
 
 class Routes(msgspec.Struct, frozen=True):
@@ -103,7 +105,7 @@ class Routes(msgspec.Struct, frozen=True):
         except UnicodeDecodeError:
             return Answer(400, error_body("the name in the path is not UTF-8"))
         if method == b"OPTIONS" and path == b"*":
-            return _allow(204, (b"GET", b"HEAD", b"POST"))
+            return _allow((b"GET", b"HEAD", b"POST"))
         return self.missing
 
 
@@ -133,22 +135,20 @@ def _by_match(form: Path, groups: Mapping[str, bytes | None], method: bytes) -> 
     number = int64(version) if version else None
     if version and number is None:
         return None
-    return _by_method(methods, method, ModelRef(name_of(model) if model else "", number))
+    return _by_method(methods, method, ModelRef(name_of(model) if model else "", number), form.not_allowed)
 
 
-def _by_method(methods: Methods, method: bytes, ref: ModelRef) -> Route:
+def _by_method(methods: Methods, method: bytes, ref: ModelRef, not_allowed: str = NOT_ALLOWED) -> Route:
     make = methods.get(b"GET" if method == b"HEAD" else method)
     if make is not None:
         return make(ref)
     names = tuple(name for known in methods for name in ((b"GET", b"HEAD") if known == b"GET" else (known,)))
-    return _allow(204 if method == b"OPTIONS" else 405, names)
+    allow = _allow(names)
+    return allow if method == b"OPTIONS" else Answer(405, error_body(not_allowed), headers=allow.headers)
 
 
-def _allow(number: int, methods: Sequence[bytes]) -> Answer:
-    headers = ((b"allow", b", ".join((*methods, b"OPTIONS"))),)
-    if number == 204:
-        return Answer(204, content_type=b"", headers=headers)
-    return Answer(number, error_body("Method Not Allowed"), headers=headers)
+def _allow(methods: Sequence[bytes]) -> Answer:
+    return Answer(204, content_type=b"", headers=((b"allow", b", ".join((*methods, b"OPTIONS"))),))
 
 
 # TensorFlow Serving's paths match without regard to case and refuse as a whole what does not match.
