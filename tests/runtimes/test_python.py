@@ -163,12 +163,27 @@ def test_a_class_that_says_nonsense_is_told_what_is_wanted(tmp_path: Path, line:
 def test_a_file_that_is_no_model_is_refused(
     tmp_path: Path, code: str, reason: Reason, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With what is missing; what its code raises is told in a line, and the log has the traceback."""
+    """With what is missing; what its code raises is told in a line, and the log has the place."""
     error = refused(lambda: open_source(write(tmp_path, code), trust=True))
 
     assert error.reason is reason
     assert says in str(error)
-    assert ("Traceback" in caplog.text) == (reason is Reason.ARTIFACT_UNREADABLE)
+    assert ('model.py", line 1' in caplog.text) == (reason is Reason.ARTIFACT_UNREADABLE)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_log_shows_the_models_own_code(
+    tmp_path: Path, relative: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its first line that was running, with what that called; not how the server came to run it."""
+    path = write(tmp_path, "from .helper import give", helper="def give(): raise ValueError('empty')\ngive()")
+    monkeypatch.chdir(tmp_path.parent)
+
+    refused(lambda: open_source(path.relative_to(tmp_path.parent) if relative else path, trust=True))
+
+    traced = caplog.text.partition("Traceback")[2]
+    places = [line.split('"')[1] for line in traced.splitlines() if line.startswith("  File")]
+    assert (places[0], places[-1]) == (str(path), str(tmp_path / "helper.py"))
 
 
 def test_load_is_told_where_it_is(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import cycle
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import msgspec
@@ -352,7 +352,7 @@ def _beside(path: Path, names: str) -> Iterator[None]:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """What the file's own code raises, as ARTIFACT_UNREADABLE; the log has the traceback."""
+    """What the file's own code raises, as ARTIFACT_UNREADABLE; the log has the traceback from that code on."""
     try:
         yield
     except DukouError:
@@ -361,9 +361,17 @@ def _told(path: Path) -> Iterator[None]:
         if isinstance(error, ModuleNotFoundError) and error.name == _TRITONS_MODULE:
             detail = f"it is written for Triton's Python backend, which {_TRITONS_MODULE} is a part of; {_FROM_TRITON}"
             raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(path), detail=detail) from error
-        _log.error("%s failed", path, exc_info=error)
+        _log.error("%s failed", path, exc_info=(type(error), error, _below(path.parent, error.__traceback__)))
         said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise DukouError(Reason.ARTIFACT_UNREADABLE, path=str(path), detail=f"its code raised {said}") from error
+
+
+def _below(folder: Path, frames: TracebackType | None) -> TracebackType | None:
+    """The frames from the first whose code is below `folder`; None where none is, as for a file that is not Python."""
+    top = folder.absolute()
+    while frames is not None and not Path(frames.tb_frame.f_code.co_filename).is_relative_to(top):
+        frames = frames.tb_next
+    return frames
 
 
 def _unload(models: Sequence[Any]) -> None:
