@@ -213,6 +213,23 @@ def test_typed_rows_have_no_header(rows: Sequence[str], repository: Path, capsys
     assert "is not a number" in capsys.readouterr().err
 
 
+def test_too_few_values_are_told_of_which_input(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """How many there are is in the message too."""
+    code = run(["predict", str(repository / "sums"), "1"])
+
+    assert code == 1
+    assert "input 'X': 1 values came, 2 are wanted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:8501", "localhost:8501/v2/models/iris", "[::1]:8501"])
+def test_an_address_without_its_scheme_is_told_how_to_write_it(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no path, unless there is a file of that name."""
+    code = run(["predict", target, "1,2"])
+
+    assert code == 2
+    assert f"http://{target}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("url", "parts"),
     [

@@ -101,7 +101,7 @@ def test_a_limit_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "signature", "reason", "facts"),
     [
-        ("a.csv", "1,2\n", MATRIX, Reason.WRONG_WIDTH, {"got": 2, "wanted": 3}),
+        ("a.csv", "1,2\n", MATRIX, Reason.WRONG_WIDTH, {"tensor": "X", "got": 2, "wanted": 3}),
         ("a.csv", "1,2,3\n4,5\n", MATRIX, Reason.WRONG_WIDTH, {"row": 1, "got": 2}),
         ("a.csv", "1,2,3\n4,five,6\n", MATRIX, Reason.WRONG_VALUE, {"row": 1, "got": "'five'", "wanted": "FP64"}),
         ("a.csv", "age,name\n1,2\n", FRAME, Reason.COLUMN_MISSING, {"missing": "fare"}),
@@ -114,7 +114,7 @@ def test_a_limit_is_kept(tmp_path: Path) -> None:
         ("a.json", "[[1, 2]]", MATRIX, Reason.WRONG_SHAPE, {"got": [1, 2], "wanted": [-1, 3]}),
         ("a.json", '[{"age": 1}]', FRAME, Reason.COLUMN_MISSING, {"row": 0, "missing": "fare"}),
         ("a.json", "3", MATRIX, Reason.WRONG_VALUE, {"wanted": "a list of rows"}),
-        ("a.json", '[["x", 1]]', MIXED, Reason.WRONG_WIDTH, {"row": 0, "got": 2, "wanted": 3}),
+        ("a.json", '[["x", 1]]', MIXED, Reason.WRONG_WIDTH, {"row": 0, "got": 2, "wanted": "3 (age, sex, n)"}),
         ("a.xlsx", "", MATRIX, Reason.ARTIFACT_UNSUPPORTED, {}),
     ],
 )

@@ -32,6 +32,7 @@ command = App(
 
 STDIN = "-"
 SERVERS = ("http://", "https://", "grpc://", "grpcs://")
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}(?:/.*)?")
 FILES = (".csv", ".tsv", ".json", ".jsonl", ".npy")
 
 
@@ -65,6 +66,8 @@ def predict(
             raise CommandError(f"unknown option {row}; `dukou predict --help` lists them")
     if target.startswith(SERVERS):
         outputs = _by_server(target, rows, model, version, timeout_s)
+    elif _ADDRESS.fullmatch(target) and not Path(target).exists():
+        raise CommandError(f"{target} is no file or folder; for a server say http://{target} or grpc://{target}")
     elif model or version is not None:
         raise CommandError("--model and --version are for servers; give the folder of the version, as in models/iris/1")
     else:

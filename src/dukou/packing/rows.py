@@ -138,8 +138,16 @@ def _places(header: list[str] | None, width: int, signature: Signature) -> tuple
         note = f"columns that the model does not take were left out: {', '.join(extra)}" if extra else ""
         return {name: header.index(name) for name in wanted}, note
     if width != len(wanted):
-        raise DukouError(Reason.WRONG_WIDTH, got=width, wanted=len(wanted))
+        raise _wrong_width(width, signature)
     return {name: place for place, name in enumerate(wanted)}, ""
+
+
+def _wrong_width(got: int, signature: Signature, row: int | None = None) -> DukouError:
+    """Records of `got` values do not fill the signature's inputs, which are named."""
+    names, wanted = [spec.name for spec in signature.inputs], len(_columns(signature))
+    if len(names) == 1:
+        return DukouError(Reason.WRONG_WIDTH, tensor=names[0], row=row, got=got, wanted=wanted)
+    return DukouError(Reason.WRONG_WIDTH, row=row, got=got, wanted=f"{wanted} ({', '.join(names)})")
 
 
 def _assemble(columns: Mapping[str, Sequence[Any]], signature: Signature) -> dict[str, NDArray[Any]]:
@@ -221,7 +229,7 @@ def _from_json(content: Any, signature: Signature, limit: int) -> Rows:
         width = len(_columns(signature))
         for number, row in enumerate(rows):
             if not isinstance(row, list) or len(row) != width:
-                raise DukouError(Reason.WRONG_WIDTH, row=number, got=_length(row), wanted=width)
+                raise _wrong_width(_length(row), signature, number)
         columns = {name: [row[place] for row in rows] for place, name in enumerate(_columns(signature))}
         return Rows(_assemble(columns, signature), len(rows))
     spec = signature.inputs[0]
