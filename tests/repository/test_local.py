@@ -183,11 +183,13 @@ def test_a_misspelt_path_is_told_its_neighbour(tmp_path: Path) -> None:
 
 def test_paths_that_cannot_be_served_are_told_what_could(tmp_path: Path) -> None:
     """Each with its own advice."""
-    for name in ("empty", "saved", "triton", "loose", "text", "unpacked/1", "python"):
+    for name in ("empty", "saved", "triton", "loose", "text", "unpacked/1", "python", "all/bare", "tf/m/1"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "void.onnx").touch()
     (tmp_path / "saved" / "saved_model.pb").write_text("x")
     (tmp_path / "triton" / "config.pbtxt").write_text("x")
+    (tmp_path / "all" / "bare" / "config.pbtxt").write_text("x")
+    (tmp_path / "tf" / "m" / "1" / "saved_model.pb").write_text("x")
     (tmp_path / "python" / "model.py").write_text("x")
     (tmp_path / "loose" / "a.joblib").write_text("x")
     (tmp_path / "text" / "readme").write_text("x")
@@ -197,6 +199,8 @@ def test_paths_that_cannot_be_served_are_told_what_could(tmp_path: Path) -> None
         tmp_path / "empty": "the folder is empty",
         tmp_path / "saved": "SavedModel",
         tmp_path / "triton": "Triton",
+        tmp_path / "all": f"has no version: numbered folders such as 1 hold the model's file ({tmp_path / 'all/bare'})",
+        tmp_path / "tf": f"export it to ONNX ({tmp_path / 'tf/m/1'})",
         tmp_path / "loose": str(tmp_path / "loose" / "a.joblib"),
         tmp_path / "text": "it holds no model",
         tmp_path / "unpacked": f"hold no {MANIFEST}",

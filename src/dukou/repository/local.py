@@ -138,7 +138,7 @@ def _refuse_foreign(folder: Path) -> None:
 def foreign(folder: Path) -> str:
     """What to do with a folder of another system's making, "" for one that is not known as such."""
     try:
-        return next((_FOREIGN[path.name] for path in folder.iterdir() if path.name in _FOREIGN), "")
+        return next((said for name, said in _FOREIGN.items() if (folder / name).exists()), "")
     except OSError:
         return ""
 
@@ -263,14 +263,18 @@ def _instead(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir())
     if not names:
         return "the folder is empty"
-    for name in (*names, *(path.name for _, version in _numbered(folder) for path in version.iterdir())):
-        if name in _FOREIGN:
-            return _FOREIGN[name]
+    for below in (folder, *(version for _, version in _numbered(folder))):
+        if said := foreign(below):
+            return said
     models = [name for name in names if Path(name).suffix.lower() in _MODEL_FILES]
     if models:
         return f"the folder is no repository, but holds model files; give one of them: {folder / models[0]}"
     if any(_numbered(folder)):
         return f"its numbered folders hold no {MANIFEST} (`dukou pack` writes it), no ONNX file and no {PYTHON_MODEL}"
+    for model in _folders(folder):
+        for below in (model, *(version for _, version in _numbered(model))):
+            if said := foreign(below):
+                return f"{said} ({below})"
     return (
         f"it holds no model: a repository is MODEL/VERSION/FILE, the version a number, the file {MANIFEST} "
         f"(`dukou pack` writes it), an ONNX file or {PYTHON_MODEL}"
