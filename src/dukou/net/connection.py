@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 from dukou.core.errors import DukouError, Reason
-from dukou.net.connections import Connections, peer_of
+from dukou.net.connections import Connections, Progress, peer_of
 from dukou.net.exchange import Answer, Exchange, Responder, error_body
 from dukou.net.http1 import BETWEEN, BODY, CONTINUE, HEAD, Head, HttpError, RequestReader
 from dukou.net.pieces import PieceWriter, discard
@@ -45,8 +45,7 @@ class Connection(asyncio.Protocol):
         self._begun_s = 0.0
         self._heads_begun = 0
         self._written_bytes = 0
-        self._taken_bytes = -1
-        self._taken_s = 0.0
+        self._progress = Progress()
         self._linger_until_s = float("inf")
 
     # What the event loop calls.
@@ -345,11 +344,8 @@ class Connection(asyncio.Protocol):
         transport, limits = self._transport, self._shared.limits
         if transport is None:
             return
-        taken = self._written_bytes - transport.get_write_buffer_size()
-        if taken == self._written_bytes or taken != self._taken_bytes:
-            self._taken_bytes = taken
-            self._taken_s = now
-        if now >= self._linger_until_s or now - self._taken_s > limits.write_timeout_s:
+        stalled_s = self._progress.stalled_s(now, self._written_bytes, transport.get_write_buffer_size())
+        if now >= self._linger_until_s or stalled_s > limits.write_timeout_s:
             transport.abort()
         elif self._refused:
             return

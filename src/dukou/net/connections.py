@@ -25,6 +25,24 @@ def peer_of(transport: asyncio.BaseTransport | None) -> str:
     return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
 
 
+class Progress:
+    """Whether a client takes what is sent to it."""
+
+    __slots__ = ("_since_s", "_taken_bytes")
+
+    def __init__(self) -> None:
+        self._taken_bytes = -1
+        self._since_s = 0.0
+
+    def stalled_s(self, now: float, sent_bytes: int, waiting_bytes: int) -> float:
+        """How long the client has taken nothing of what waits for it, as far as this was asked; 0 when nothing does."""
+        taken_bytes = sent_bytes - waiting_bytes
+        if not waiting_bytes or taken_bytes != self._taken_bytes:
+            self._taken_bytes = taken_bytes
+            self._since_s = now
+        return now - self._since_s
+
+
 class Open(Protocol):
     """A connection that is open, of whatever protocol."""
 

@@ -15,7 +15,7 @@ from dukou.net import grpc_wire
 from dukou.net.api import Call
 from dukou.net.body import KeptBodies
 from dukou.net.calls import Calls
-from dukou.net.connections import Connections, peer_of
+from dukou.net.connections import Connections, Progress, peer_of
 from dukou.net.exchange import Responder
 from dukou.net.grpc import TaskCall, UnaryCall
 from dukou.net.grpc_wire import Status
@@ -118,8 +118,7 @@ class Http2Connection(asyncio.Protocol):
         self._strain_s = 0.0
         self._idle_s = 0.0
         self._written_bytes = 0
-        self._taken_bytes = -1
-        self._taken_s = 0.0
+        self._progress = Progress()
         self._linger_until_s = math.inf
         self._finished = False
         self._leaving = Leaving.NOT
@@ -141,7 +140,7 @@ class Http2Connection(asyncio.Protocol):
         """Speak on `transport`, which has been counted in."""
         self._transport = transport
         self.peer = peer_of(transport) if self.shared.log_to else ""
-        self.read_s = self._idle_s = self._strain_s = self._taken_s = self.shared.clock()
+        self.read_s = self._idle_s = self._strain_s = self.shared.clock()
         if self.settings.max_connection_age_s > 0.0:
             # A tenth more or less, so that clients that came together do not come back together.
             self._old_s = self.read_s + self.settings.max_connection_age_s * random.uniform(0.9, 1.1)
@@ -339,11 +338,8 @@ class Http2Connection(asyncio.Protocol):
         transport, limits = self._transport, self.shared.limits
         if transport is None:
             return
-        taken = self._written_bytes - transport.get_write_buffer_size()
-        if taken == self._written_bytes or taken != self._taken_bytes:
-            self._taken_bytes = taken
-            self._taken_s = now
-        if now >= self._linger_until_s or now - self._taken_s > limits.write_timeout_s:
+        stalled_s = self._progress.stalled_s(now, self._written_bytes, transport.get_write_buffer_size())
+        if now >= self._linger_until_s or stalled_s > limits.write_timeout_s:
             transport.abort()
             return
         if self.session.ended or self._finished:

@@ -9,7 +9,7 @@ from typing import Protocol
 from dukou.config import Http2Config, HttpConfig
 from dukou.core.errors import DukouError, Reason
 from dukou.net.body import Body
-from dukou.net.connections import Connections
+from dukou.net.connections import Connections, Progress
 from dukou.net.exchange import Answer, Exchange, Responder, error_body
 from dukou.net.http1 import MAX_TARGET_BYTES, Head, HttpError
 from dukou.net.http2 import ErrorCode, Fields, Session
@@ -62,8 +62,7 @@ class Stream(ABC):
     sent_bytes = 0
     moved_s = 0.0
     _done_s = math.inf
-    _taken_bytes = -1
-    _taken_s = 0.0
+    _progress: Progress | None = None  # most streams are gone before they are looked at
 
     def __init__(self, link: Link, stream_id: int) -> None:
         self.link = link
@@ -98,11 +97,9 @@ class Stream(ABC):
         """End what has used up a timeout."""
         link, limits = self.link, self.link.shared.limits
         queued = link.session.queued(self.stream_id)
-        taken = self.sent_bytes - queued
-        if not queued or taken != self._taken_bytes:
-            self._taken_bytes = taken
-            self._taken_s = now
-        if queued and now - self._taken_s > limits.write_timeout_s:
+        if self._progress is None:
+            self._progress = Progress()
+        if self._progress.stalled_s(now, self.sent_bytes, queued) > limits.write_timeout_s:
             self._reset(ErrorCode.CANCEL)
         elif self.done:
             self._done_s = min(self._done_s, now)
