@@ -64,6 +64,7 @@ SHOWN_BY = {
         OTHERS + "test_health_check",
         OTHERS + "test_health_watch",
         OTHERS + "test_a_call_without_stubs",
+        OTHERS + "test_both_versions_of_reflection_list_the_same",
     ],
     "Prometheus dashboards": [VECTORS + "test_dashboards_find_the_names_they_know"],
     "generated clients": ["net/test_net_openapi_live.py::test_the_server_does_what_its_document_says"],

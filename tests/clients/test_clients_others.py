@@ -204,7 +204,7 @@ def test_health_watch(grpcio: Saw) -> None:
 
 
 def test_reflection_lists_every_service(grpcio: Saw) -> None:
-    """What grpcurl lists."""
+    """What tools show first."""
     assert grpcio("services") == [
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
@@ -213,6 +213,11 @@ def test_reflection_lists_every_service(grpcio: Saw) -> None:
         "tensorflow.serving.ModelService",
         "tensorflow.serving.PredictionService",
     ]
+
+
+def test_both_versions_of_reflection_list_the_same(grpcio: Saw) -> None:
+    """Newer tools ask for v1, older ones for v1alpha."""
+    assert grpcio("services_by_v1") == grpcio("services")
 
 
 def test_a_call_without_stubs(grpcio: Saw) -> None:

@@ -6,6 +6,7 @@ import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from scenarios import refused, run
 
@@ -35,8 +36,19 @@ def services(channel):
     return sorted(ProtoReflectionDescriptorDatabase(channel).get_services())
 
 
+def services_by_v1(channel):
+    """The newer service has the messages of the older one under another name."""
+    call = channel.stream_stream(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    (answer,) = call(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=LIMIT_S)
+    return sorted(service.name for service in answer.list_services_response.service)
+
+
 def a_call_by_reflection_alone(channel):
-    """What grpcurl does: find the method, build its messages, call it."""
+    """What tools without stubs do: find the method, build its messages, call it."""
     pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
     service = pool.FindServiceByName("inference.GRPCInferenceService")
     method = service.FindMethodByName("ModelInfer")
@@ -61,4 +73,12 @@ def every_service_is_described(channel):
 
 if __name__ == "__main__":
     with grpc.insecure_channel(sys.argv[1]) as channel:
-        run(check, watch, services, a_call_by_reflection_alone, every_service_is_described, given=[channel])
+        run(
+            check,
+            watch,
+            services,
+            services_by_v1,
+            a_call_by_reflection_alone,
+            every_service_is_described,
+            given=[channel],
+        )
