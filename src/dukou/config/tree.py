@@ -163,8 +163,65 @@ class ModelsConfig:
         False, "Serve folders that hold a `model.py`. It can run any code: only for files you made."
     )
     labels: Mapping[str, Any] = _setting({}, "Names for versions: `[models.labels.NAME]` tables of `label = version`.")
+    config_file: str = _setting(
+        "", "A model config file of TensorFlow Serving (text protobuf, `model_config_list`); it says what is served."
+    )
+    poll_s: float = _setting(
+        1.0,
+        "How often repositories are looked at for new versions, beside what the system tells of changes; 0 looks once, "
+        "at the start.",
+        unit="s",
+        least=0.0,
+    )
+    config_poll_s: float = _setting(
+        0.0, "How often `models.config_file` is read again; 0 reads it once.", unit="s", least=0.0
+    )
+    control: str = _setting(
+        "none",
+        "`explicit` lets callers of the inference ports load, unload and reload models, as the protocols have it.",
+        choices=("none", "explicit"),
+    )
+    load_retries: int = _setting(5, "How often a version that fails to load is tried again.", least=0, most=1000)
+    load_retry_s: float = _setting(
+        60.0, "Longest pause between two such tries; the first is a second.", unit="s", least=0.0
+    )
+    warm: bool = _setting(True, "Run made-up and recorded requests through a version before it answers.")
+    labels_ahead: bool = _setting(
+        False, "Allow new labels for versions that are not AVAILABLE yet, as TensorFlow Serving's flag does."
+    )
     cache_dir: str = _setting("", "Where bare model files are packed in passing; empty is the user's cache folder.")
     options: Mapping[str, Any] = _setting({}, "Settings of single models: `[models.options.NAME]` tables.")
+    deployment: Mapping[str, Any] = _setting(
+        {},
+        "How versions of single models change: `[models.deployment.NAME]` tables with `strategy`, `plan`, `sticky`, "
+        "`keep_previous`.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AdminConfig:
+    """The control plane's own listener, for `dukou status`, `deploy`, `rollback` and the like."""
+
+    listen: str = _setting(
+        "127.0.0.1:8600",
+        "Where the admin API listens: `host:port`, or empty for nowhere. Where nobody has set it and the port is "
+        "taken, the server goes on without.",
+    )
+    token_file: str = _setting(
+        "", "File with the token that callers need; made on the first start. Empty is in the user's state folder."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureConfig:
+    """Recording of what is asked and answered, for `dukou replay`. Off by default."""
+
+    share: float = _setting(0.0, "Share of the executions that are recorded, 0 to 1.", least=0.0, most=1.0)
+    redact: tuple[str, ...] = _setting((), "Inputs of which no value is recorded, by name.")
+    max_bytes: int = _setting(
+        256 * 1024 * 1024, "Most that is kept per model and worker; the oldest goes first.", unit="bytes", least=65_536
+    )
+    folder: str = _setting("", "Where to; empty is in the state folder.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,4 +246,6 @@ class Config:
     plain: PlainConfig = field(default_factory=PlainConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
+    admin: AdminConfig = field(default_factory=AdminConfig)
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

@@ -43,6 +43,14 @@ class RequestRefused(msgspec.Struct, frozen=True):
     executed: bool = False
 
 
+class CopiesSent(msgspec.Struct, frozen=True):
+    """Copies of answered executions for a shadow: so many went out, so many were dropped as it was busy or away."""
+
+    version: ModelVersion
+    sent: int
+    dropped: int
+
+
 class RequestLogged(msgspec.Struct, frozen=True):
     """One HTTP exchange, told only when the access log is on."""
 
@@ -56,5 +64,5 @@ class RequestLogged(msgspec.Struct, frozen=True):
     duration_s: float
 
 
-Event: TypeAlias = BatchRan | RequestRefused | RequestLogged
+Event: TypeAlias = BatchRan | RequestRefused | CopiesSent | RequestLogged
 Observer: TypeAlias = Callable[[Event], None]

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from dukou.core.errors import DukouError, Reason
+from dukou.core.route import Route
+from dukou.core.verb import Verb
 from dukou.core.version import ModelVersion, State
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -16,29 +18,45 @@ _PREFIX_BYTES = 4
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """One version to serve: the folder that holds its verified files, its block of counters, its model's options."""
+    """One version to serve: the folder that holds its verified files, its block of counters, its model's options.
+
+    `wanted` is AVAILABLE for a version to be loaded. START announces one that is not loaded yet and END tells of one
+    that is loaded no more, or cannot be: calls are refused as NOT_READY, with `why`. A higher `attempt` loads the
+    version anew. `process` is the Unix socket of the model process that holds it; without one the worker itself does.
+    """
 
     id: ModelVersion
     folder: str
     block: int
     options: Mapping[str, Any] = {}
+    wanted: State = State.AVAILABLE
+    why: str = ""
+    attempt: int = 0
+    process: str = ""
 
 
 class LoadReport(msgspec.Struct, frozen=True):
-    """How loading one version went: AVAILABLE, or END with the error as a sentence. `load_s` is how long it took."""
+    """A version in one worker: LOADING, AVAILABLE, or END with the error as a sentence. `load_s` is how long it took.
+
+    `attempt` is the assignment's that this tells of. An error beside AVAILABLE says that loading it anew has failed and
+    what was there before goes on answering.
+    """
 
     id: ModelVersion
     state: State
     error: str = ""
     warnings: tuple[str, ...] = ()
     load_s: float = 0.0
+    attempt: int = 0
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
-    """To a worker: serve exactly these versions."""
+    """To a worker: serve exactly these versions, with these routes and labels by model."""
 
     generation: int
     assignments: tuple[Assignment, ...]
+    routes: Mapping[str, Route] = {}
+    labels: Mapping[str, Mapping[str, int]] = {}
 
 
 class Listen(msgspec.Struct, frozen=True, tag=True):
@@ -56,10 +74,37 @@ class Ping(msgspec.Struct, frozen=True, tag=True):
 
 
 class Applied(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: the table of this generation is in force; one report for each version assigned."""
+    """From a worker: the table of this generation is in force; one report for each version assigned.
+
+    Sent at once, with what is still to be loaded as LOADING, and again whenever a report has changed: a table that
+    comes while a version is loaded does not wait for it.
+    """
 
     generation: int
     reports: tuple[LoadReport, ...]
+
+
+class Freed(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: what tables before this generation had, and this one has not, is gone: the last call is answered
+    and the memory given back."""
+
+    generation: int
+
+
+class Ask(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: a caller asks for this. `number` is the worker's own, for the answer."""
+
+    number: int
+    verb: Verb
+    who: str
+
+
+class Told(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: what became of its Ask: done, or refused for a `reason` (a name of `dukou.core.errors.Reason`)."""
+
+    number: int
+    reason: str = ""
+    facts: Mapping[str, Any] = {}
 
 
 class Listening(msgspec.Struct, frozen=True, tag=True):
@@ -70,7 +115,7 @@ class Pong(msgspec.Struct, frozen=True, tag=True):
     """From a worker: its loop turns."""
 
 
-Message: TypeAlias = Apply | Listen | Drain | Ping | Applied | Listening | Pong
+Message: TypeAlias = Apply | Listen | Drain | Ping | Told | Applied | Freed | Ask | Listening | Pong
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

@@ -7,6 +7,7 @@ import msgspec
 
 from dukou.core.errors import DukouError
 from dukou.core.model import ModelManifest, ModelRef, ModelVersion, Signature, State
+from dukou.core.route import Route
 from dukou.core.tensor import Tensors
 
 T = TypeVar("T")
@@ -93,6 +94,25 @@ class InferenceResponse(msgspec.Struct):
         return self.batch.row_bytes * (self.end - self.start)
 
 
+class Copy(msgspec.Struct):
+    """One execution of a version, as those see it who watch what it answers: joined inputs, outputs of as many rows.
+
+    `infer_s` is the time of the model itself, in seconds.
+    """
+
+    version: ModelVersion
+    signature: str
+    inputs: Tensors
+    outputs: Tensors
+    rows: int
+    parameters: Mapping[str, Any] = {}
+    infer_s: float = 0.0
+
+
+Tap: TypeAlias = Callable[[Copy], None]
+"""Told of each execution that answered, after its answers are out. Never raises, never waits, keeps little."""
+
+
 class Stage(Protocol):
     """One step of the data plane behind `bind`. What a stage may await is said in `dukou.engine.drive`."""
 
@@ -122,12 +142,14 @@ class Served(msgspec.Struct, frozen=True):
 class Table(msgspec.Struct, frozen=True):
     """Everything a worker serves; never changed, only replaced whole by one of a higher generation.
 
-    `models` maps a name to its versions, highest first; `labels` maps a name to its labels.
+    `models` maps a name to its versions, highest first; `labels` maps a name to its labels; `routes` has the models
+    whose calls are shared among versions or copied to shadows.
     """
 
     generation: int = 0
     models: Mapping[str, Mapping[int, Served]] = {}
     labels: Mapping[str, Mapping[str, int]] = {}
+    routes: Mapping[str, Route] = {}
 
 
 OnDone: TypeAlias = Callable[[T | None, BaseException | None], None]
