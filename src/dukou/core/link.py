@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from dukou.core.errors import DukouError, Reason
+from dukou.core.model import Signature
 from dukou.core.route import Route
 from dukou.core.verb import Verb
 from dukou.core.version import ModelVersion, State
@@ -39,7 +40,7 @@ class LoadReport(msgspec.Struct, frozen=True):
     """A version in one worker: LOADING, AVAILABLE, or END with the error as a sentence. `load_s` is how long it took.
 
     `attempt` is the assignment's that this tells of. An error beside AVAILABLE says that loading it anew has failed and
-    what was there before goes on answering.
+    what was there before goes on answering. `signatures` are those of a version that is AVAILABLE.
     """
 
     id: ModelVersion
@@ -48,6 +49,7 @@ class LoadReport(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     load_s: float = 0.0
     attempt: int = 0
+    signatures: Mapping[str, Signature] = {}
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
