@@ -1,6 +1,7 @@
-"""The folder of a server's own files: its settings for the workers, the counters, a lock."""
+"""The folder of a server's own files: its settings for the workers, the counters, the store, sockets, a lock."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from dukou.config import Config, user_state_dir
 from dukou.core.clock import wall
 from dukou.core.errors import DukouError, Reason
 
@@ -17,6 +19,25 @@ PREFIX = "dukou-state-"
 STALE_S = 60.0
 """A temporary folder without a server is removed by the next one once it is this old: a younger one may not be locked
 yet."""
+
+
+def state_dir(config: Config) -> str:
+    """Where a server of these settings keeps its state; empty for a temporary folder.
+
+    What verbs have changed has to survive restarts, so a server that serves a repository or a config file at fixed
+    addresses finds the same folder again: it is named by what makes it that server. A server of bare model files, or
+    at a port of the system's choice, has nothing to come back to.
+    """
+    if config.telemetry.state_dir:
+        return config.telemetry.state_dir
+    models = config.models
+    lasting = bool(models.config_file) or any(Path(path).is_dir() for path in models.paths)
+    if not lasting or any(listen.partition(",")[0].endswith(":0") for listen in config.server.listen):
+        return ""
+    who = [*(str(Path(path).absolute()) for path in models.paths), models.name, *config.server.listen]
+    if models.config_file:
+        who.append(str(Path(models.config_file).absolute()))
+    return str(user_state_dir() / "servers" / hashlib.sha256("\n".join(who).encode()).hexdigest()[:16])
 
 
 @contextmanager

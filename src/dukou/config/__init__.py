@@ -5,8 +5,10 @@ A part of dukou is given its own section (`EngineConfig`), never the whole tree.
 """
 
 from dukou.config.address import DIALECTS, Listen, parse_address, parse_listen
-from dukou.config.load import Given, Settings, debugging, load, user_cache_dir
+from dukou.config.load import Given, Settings, debugging, load, user_cache_dir, user_state_dir
 from dukou.config.tree import (
+    AdminConfig,
+    CaptureConfig,
     Config,
     EngineConfig,
     Http2Config,
@@ -19,6 +21,8 @@ from dukou.config.tree import (
 
 __all__ = [
     "DIALECTS",
+    "AdminConfig",
+    "CaptureConfig",
     "Config",
     "EngineConfig",
     "Given",
@@ -35,4 +39,5 @@ __all__ = [
     "parse_address",
     "parse_listen",
     "user_cache_dir",
+    "user_state_dir",
 ]

@@ -88,6 +88,11 @@ def user_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dukou"
 
 
+def user_state_dir() -> Path:
+    """Where this user's servers keep their state: XDG_STATE_HOME, else ~/.local/state, of which dukou takes a folder."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "dukou"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the name nearest to `word`, or nothing."""
     from difflib import get_close_matches
