@@ -89,7 +89,7 @@ def user_cache_dir() -> Path:
 
 
 def user_state_dir() -> Path:
-    """Where this user's servers keep their state: XDG_STATE_HOME, else ~/.local/state, of which dukou takes a folder."""
+    """Where this user's servers keep their state: dukou's folder in XDG_STATE_HOME, else in ~/.local/state."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "dukou"
 
 
