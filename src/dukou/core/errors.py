@@ -104,6 +104,7 @@ class Reason(Enum):
     RUNTIME_UNAVAILABLE = (Code.FAILED_PRECONDITION, "the runtime {runtime!r} cannot be imported: {detail}")
     NOT_PACKED = (Code.ABORTED, "{detail}")
     NOT_SERVING = (Code.UNAVAILABLE, "{detail}")
+    STORE_UNAVAILABLE = (Code.UNAVAILABLE, "the store {path}: {detail}; nothing was changed")
     CONFIG_INVALID = (Code.INVALID_ARGUMENT, "the settings are not valid: {detail}")
 
     @property
