@@ -6,7 +6,7 @@ Facts from tensorflow/serving's `apis/*_service.proto`, `servables/tensorflow/mu
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,8 +14,8 @@ import msgspec
 
 from dukou.core.entry import entry
 from dukou.core.errors import DukouError, Reason
-from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served
-from dukou.core.model import DEFAULT_SIGNATURE
+from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served, Table
+from dukou.core.model import DEFAULT_SIGNATURE, State
 from dukou.net import status, streaming
 from dukou.net.api import Api
 from dukou.net.facts import Facts
@@ -23,7 +23,7 @@ from dukou.net.rpc import GrpcError, Methods, Rpc, Unary
 from dukou.protos import pool
 from dukou.protos.tree import to_message
 from dukou.wire import tf_examples, tf_grpc, tf_grpc_examples, tf_metadata, tf_reload
-from dukou.wire.tf_errors import says
+from dukou.wire.tf_says import says
 
 T = TypeVar("T")
 
@@ -101,12 +101,21 @@ def _status(facts: Facts, said: Any) -> Any:
 
 
 def _reload(facts: Facts, said: Any) -> Any:
-    tf_reload.check(said.config, facts.plane.table)
+    table = facts.plane.table
+    tf_reload.check(said.config, table.models)
+    tf_reload.check_labels(said.config, _available(table), table.labels)
     detail = (
         "Reloading the configuration is not enabled on this server: the config is valid, nothing was changed. "
         "The models are those that the server was started with."
     )
     raise says(detail, Reason.NOT_SUPPORTED)
+
+
+def _available(table: Table) -> Mapping[str, Collection[int]]:
+    return {
+        name: [version for version, served in versions.items() if served.state is State.AVAILABLE]
+        for name, versions in table.models.items()
+    }
 
 
 class _Task(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from dukou.core.tensor import DTYPES
 from dukou.wire.json_array import from_b64, is_b64, to_array
 from dukou.wire.json_write import quote
 from dukou.wire.tf_kinds import KINDS
+from dukou.wire.tf_says import says
 
 
 def describe(error: DukouError) -> str:
@@ -43,11 +44,6 @@ _TEXTS: Mapping[Reason, Callable[[Mapping[str, Any]], str]] = {
         f'Serving signature name: "{facts.get("signature")}" not found in signature def'
     ),
 }
-
-
-def says(text: str, reason: Reason = Reason.MALFORMED_REQUEST, **facts: Any) -> DukouError:
-    """A refusal in these words."""
-    return DukouError(reason, detail=text, text=text, **facts)
 
 
 def type_name(value: Any) -> str:

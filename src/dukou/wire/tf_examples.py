@@ -23,8 +23,8 @@ from dukou.core.message import Context, InferenceRequest, InferenceResponse, Ser
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, TensorSpec
 from dukou.core.tensor import DTYPES, datatype_of
 from dukou.wire.rows import count, fit
-from dukou.wire.tf_errors import says
 from dukou.wire.tf_kinds import KINDS
+from dukou.wire.tf_says import says
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 """The methods, by TensorFlow Serving's names."""

@@ -28,9 +28,9 @@ from dukou.wire.json_write import native
 from dukou.wire.protobuf import head
 from dukou.wire.raw_array import Raw
 from dukou.wire.rows import count, fit
-from dukou.wire.tf_errors import says
 from dukou.wire.tf_kinds import KINDS
 from dukou.wire.tf_known import Known
+from dukou.wire.tf_says import says
 from dukou.wire.tf_tensor import AS_MEMORY, from_proto, name_of, to_proto
 
 MOST_ERROR = 1024

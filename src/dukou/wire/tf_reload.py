@@ -1,27 +1,27 @@
 """Which configurations of TensorFlow Serving are valid: the checks of its `model_servers/server_core.cc`, in its words.
-Pure."""
+Pure, and light: the supervisor asks as well."""
 
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from dukou.core.errors import Reason
-from dukou.core.message import Table
-from dukou.core.version import State
-from dukou.wire.tf_errors import says
+from dukou.wire.tf_says import says
 
 PLATFORM = "tensorflow"
-"""The only platform that this protocol's configurations name."""
+"""The platform that this protocol's configurations name; here it stands for every format that is served."""
+
+PLATFORMS = frozenset({PLATFORM, "onnx", "python", "sklearn"})
+"""What `model_platform` may say. What a version is, its files say: the names mean the same."""
 
 _TENSORFLOW = 1
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def check(config: Any, table: Table) -> None:
-    """That a ModelServerConfig is one that could take the place of what `table` serves.
+def check(config: Any, served: Collection[str]) -> None:
+    """That a ModelServerConfig can be served, where models named `served` are already.
 
-    Raises DukouError MALFORMED_REQUEST for one that never can, PRECONDITION_FAILED for labels of versions that are not
-    AVAILABLE.
+    Raises DukouError MALFORMED_REQUEST.
     """
     if config.WhichOneof("config") != "model_config_list":
         raise says(
@@ -31,17 +31,32 @@ def check(config: Any, table: Table) -> None:
     models = config.model_config_list.config
     _check_names([model.name for model in models])
     for model in models:
-        _check_platform(model, table.models)
+        _check_platform(model, served)
         if not model.base_path.startswith("/") and not _URI.match(model.base_path):
             raise says(
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
-    for model in models:
+        if "" in model.version_labels:
+            raise says(f"Version label of model {model.name} is empty")
+
+
+def check_labels(
+    config: Any,
+    available: Mapping[str, Collection[int]],
+    labels: Mapping[str, Mapping[str, int]],
+    *,
+    ahead: bool = False,
+) -> None:
+    """That the labels of a ModelServerConfig name versions that answer: `available`, by model.
+
+    With `ahead`, a label that `labels` (those in force, by model) does not have yet may name others; one that is in use
+    moves to an AVAILABLE version only. Raises DukouError PRECONDITION_FAILED.
+    """
+    for model in config.model_config_list.config:
+        in_force = labels.get(model.name, {})
         for label, version in sorted(model.version_labels.items()):
-            served = table.models.get(model.name, {}).get(version)
-            if not label:
-                raise says(f"Version label of model {model.name} is empty")
-            if served is None or served.state is not State.AVAILABLE:
+            moves = in_force.get(label, version) != version
+            if version not in available.get(model.name, ()) and (moves or not ahead):
                 text = (
                     f"Request to assign label to version {version} of model {model.name}, "
                     "which is not currently available for inference"
@@ -59,7 +74,7 @@ def _check_names(names: Collection[str]) -> None:
         seen.add(name)
 
 
-def _check_platform(model: Any, served: Mapping[str, Any]) -> None:
+def _check_platform(model: Any, served: Collection[str]) -> None:
     platform = model.model_platform
     if model.model_type:
         if platform:
@@ -73,10 +88,10 @@ def _check_platform(model: Any, served: Mapping[str, Any]) -> None:
         raise says(
             "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform."
         )
-    if platform != PLATFORM and model.name in served:
+    if platform not in PLATFORMS and model.name in served:
         raise says(
             f"Illegal to change a model's platform. For model {model.name} platform was {PLATFORM} "
             f"and new platform requested is {platform}"
         )
-    if platform != PLATFORM:
+    if platform not in PLATFORMS:
         raise says(f"Model {model.name} requests unsupported platform {platform}")

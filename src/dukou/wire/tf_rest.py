@@ -27,6 +27,7 @@ from dukou.wire.json_text import decode, read
 from dukou.wire.json_write import array_text, error_text, in_b64, nested_text, quote, six_digit_text, split_rows, texts
 from dukou.wire.rows import count, fit, from_records
 from dukou.wire.text_size import reading_bytes, writing_bytes
+from dukou.wire.tf_says import says
 
 __all__ = ["bind", "encode", "parse", "reading_bytes", "refuse", "writing_bytes"]
 
@@ -64,12 +65,10 @@ def read_object(body: bytes) -> tuple[dict[str, Any], str]:
     """The object that a body is, and its `signature_name`. Raises DukouError as `parse` does."""
     tree = read(body, trailing=True)
     if type(tree) is not dict:
-        raise tf_errors.says(f"JSON Value: {quote(tree)} Is not object")
+        raise says(f"JSON Value: {quote(tree)} Is not object")
     name = tree.get("signature_name", "")
     if type(name) is not str:
-        raise tf_errors.says(
-            f"JSON Value: {quote(tree)} not formatted correctly. 'signature_name' key must be a string value."
-        )
+        raise says(f"JSON Value: {quote(tree)} not formatted correctly. 'signature_name' key must be a string value.")
     return tree, name
 
 
@@ -80,7 +79,7 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
         signature = served.manifest.signature(draft.signature_name)
         if "instances" in said.tree:
             if "inputs" in said.tree:
-                raise tf_errors.says(
+                raise says(
                     f"JSON Value: {quote(said.tree)} Not formatted correctly expecting only one of 'inputs' or "
                     "'instances' keys to exist "
                 )
@@ -88,7 +87,7 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
         elif "inputs" in said.tree:
             inputs = _from_inputs(said.tree["inputs"], signature, said.numbers)
         else:
-            raise tf_errors.says("Missing 'inputs' or 'instances' key")
+            raise says("Missing 'inputs' or 'instances' key")
         rows = count(inputs, signature, served)
     except DukouError as error:
         raise error.within(model=served.id.name, version=served.id.version) from None
@@ -98,14 +97,14 @@ def bind(draft: Draft, served: Served, context: Context) -> InferenceRequest:
 
 def _from_instances(elements: Any, signature: Signature, said: _Predict) -> dict[str, NDArray[Any]]:
     if type(elements) is not list and not isinstance(elements, np.ndarray):
-        raise tf_errors.says(f"JSON Value: {quote(said.tree)} Excepting 'instances' to be an list/array")
+        raise says(f"JSON Value: {quote(said.tree)} Excepting 'instances' to be an list/array")
     if not len(elements):
         raise DukouError(Reason.NO_ROWS, text=f"JSON Value: {quote(said.tree)} No values in 'instances' array")
     specs = signature.inputs
     if not said.numbers and _is_named(elements[0]):
         return _from_objects(elements, signature)
     if len(specs) > 1:
-        raise tf_errors.says(
+        raise says(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
@@ -116,7 +115,7 @@ def _from_instances(elements: Any, signature: Signature, said: _Predict) -> dict
         if type(elements) is list:
             place = next((place for place, element in enumerate(elements) if _is_named(element)), None)
             if place is not None:
-                raise tf_errors.says(f"Expecting value/list but got object at item {place} of input list") from None
+                raise says(f"Expecting value/list but got object at item {place} of input list") from None
         raise _explained(error, tf_errors.in_instances, elements, spec) from None
 
 
@@ -128,7 +127,7 @@ def _from_objects(elements: Any, signature: Signature) -> dict[str, NDArray[Any]
     wanted = set(names)
     for place, element in enumerate(elements):
         if not _is_named(element):
-            raise tf_errors.says(f"Expecting object but got list at item {place} of input list")
+            raise says(f"Expecting object but got list at item {place} of input list")
         if element.keys() != wanted:
             raise DukouError(
                 Reason.INPUT_MISSING if wanted - element.keys() else Reason.INPUT_UNEXPECTED,
@@ -150,7 +149,7 @@ def _from_inputs(value: Any, signature: Signature, numbers: bool) -> dict[str, N
     specs = signature.inputs
     if not _is_named(value):
         if len(specs) > 1:
-            raise tf_errors.says(
+            raise says(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
                 "tensorinfo_map"
             )
@@ -230,9 +229,9 @@ def _check_rows(outputs: Mapping[str, NDArray[Any]]) -> None:
     for name, array in outputs.items():
         shape = array.shape
         if not shape:
-            raise tf_errors.says(f"Tensor name: {name} has no shape information ")
+            raise says(f"Tensor name: {name} has no shape information ")
         if shape[0] != wanted >= 0:
-            raise tf_errors.says(f"Tensor name: {name} has inconsistent batch size: {shape[0]} expecting: {wanted}")
+            raise says(f"Tensor name: {name} has inconsistent batch size: {shape[0]} expecting: {wanted}")
         wanted = shape[0]
 
 

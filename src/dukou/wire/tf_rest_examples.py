@@ -16,8 +16,9 @@ from dukou.wire import tf_examples, tf_rest
 from dukou.wire.codec import Headers, Reply
 from dukou.wire.json_array import from_b64, is_b64
 from dukou.wire.json_write import nested_text, quote, six_digit_text
-from dukou.wire.tf_errors import says, type_name
+from dukou.wire.tf_errors import type_name
 from dukou.wire.tf_examples import Example, Examples, Feature
+from dukou.wire.tf_says import says
 
 CLASS_TEXT_BYTES = 64
 """Of text that takes as long to write as a class and its score."""

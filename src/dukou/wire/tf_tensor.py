@@ -22,8 +22,8 @@ from dukou.wire.json_cut import MAX_RANK
 from dukou.wire.json_text import MOST_VALUES
 from dukou.wire.json_write import native
 from dukou.wire.raw_array import SMALL_BYTES, Raw
-from dukou.wire.tf_errors import says
 from dukou.wire.tf_kinds import DATATYPES, KINDS
+from dukou.wire.tf_says import says
 
 MOST_FILLED_BYTES = 64 * 1024 * 1024
 """The largest array made of fewer values than it has elements: what the largest message of the default settings can
