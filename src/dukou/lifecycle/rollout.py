@@ -4,8 +4,11 @@ from enum import Enum
 
 import msgspec
 
-from dukou.core.comparison import Comparison
+from dukou.core.errors import DukouError, Reason
+from dukou.lifecycle.measured import Counts, Measured, Outcomes
 from dukou.lifecycle.plan import Plan
+
+__all__ = ("Counts", "Decision", "Measured", "Outcomes", "Rollout", "Status", "Verdict", "advance", "next_step")
 
 
 class Status(Enum):
@@ -25,38 +28,12 @@ class Status(Enum):
         return self in (Status.RUNNING, Status.PAUSED, Status.HELD)
 
 
-class Counts(msgspec.Struct):
-    """Requests of one version since the rollout began: answered ones by latency (buckets of
-    `dukou.telemetry.layout.FINE_SECONDS`), and those that failed; errors that are the caller's own fault count, too, as
-    both versions get the same callers."""
-
-    answered: int = 0
-    errors: int = 0
-    latency: list[int] = []
-
-
-class Outcomes(msgspec.Struct):
-    """Labels that came back for one version: how many answers, how many of them right."""
-
-    labelled: int = 0
-    right: int = 0
-
-
-class Measured(msgspec.Struct):
-    """Everything that a rollout is judged by, added up since it began; `comparison` is of the shadow's answers."""
-
-    primary: Counts = msgspec.field(default_factory=Counts)
-    candidate: Counts = msgspec.field(default_factory=Counts)
-    comparison: Comparison = msgspec.field(default_factory=Comparison)
-    primary_outcomes: Outcomes = msgspec.field(default_factory=Outcomes)
-    candidate_outcomes: Outcomes = msgspec.field(default_factory=Outcomes)
-
-
 class Rollout(msgspec.Struct, frozen=True):
     """One rollout, as the store keeps it.
 
     `step` is an index into the plan's steps, `step_s` the time spent in it so far and `step_requests` what the
-    candidate had answered (or compared) when it began. `started_at` and `ended_at` are Unix times, for people.
+    candidate had answered (or compared) when it began; `step_primary` and `step_candidate` are all counts of then.
+    `started_at` and `ended_at` are Unix times, for people.
     """
 
     id: int
@@ -73,6 +50,8 @@ class Rollout(msgspec.Struct, frozen=True):
     started_at: float = 0.0
     ended_at: float = 0.0
     measured: Measured = msgspec.field(default_factory=Measured)
+    step_primary: Counts = msgspec.field(default_factory=Counts)
+    step_candidate: Counts = msgspec.field(default_factory=Counts)
 
 
 class Verdict(Enum):
@@ -90,3 +69,42 @@ class Decision(msgspec.Struct, frozen=True):
 
     verdict: Verdict
     reason: str
+
+
+def next_step(rollout: Rollout) -> Decision:
+    """Where the rollout goes now, and the sentence that says why or what is still missing."""
+    return Decision(Verdict.STAY, "the rollout goes on")
+
+
+def advance(rollout: Rollout, decision: Decision, now_at: float) -> Rollout:
+    """The rollout after the decision: of the judge, or of an operator, whose NEXT leaves a step that is held.
+
+    `now_at` is the Unix time. Raises DukouError PRECONDITION_FAILED when the rollout is over.
+    """
+    if not rollout.status.under_way:
+        detail = f"rollout {rollout.id} is over: {rollout.status.value}, {rollout.reason}"
+        raise DukouError(Reason.PRECONDITION_FAILED, model=rollout.model, detail=detail)
+    verdict = decision.verdict
+    if verdict is Verdict.NEXT and rollout.step + 1 >= len(rollout.plan.steps):
+        verdict = Verdict.PROMOTE
+    match verdict:
+        case Verdict.STAY:
+            return msgspec.structs.replace(rollout, reason=decision.reason)
+        case Verdict.HOLD:
+            return msgspec.structs.replace(rollout, status=Status.HELD, reason=decision.reason)
+        case Verdict.PROMOTE | Verdict.ROLL_BACK:
+            status = Status.PROMOTED if verdict is Verdict.PROMOTE else Status.ROLLED_BACK
+            return msgspec.structs.replace(rollout, status=status, reason=decision.reason, ended_at=now_at)
+        case Verdict.NEXT:
+            measured = rollout.measured
+            answers = rollout.plan.steps[rollout.step + 1].share > 0
+            return msgspec.structs.replace(
+                rollout,
+                step=rollout.step + 1,
+                step_s=0.0,
+                step_requests=measured.candidate.requests if answers else measured.comparison.rows,
+                step_primary=measured.primary,
+                step_candidate=measured.candidate,
+                status=Status.RUNNING,
+                reason=decision.reason,
+            )
