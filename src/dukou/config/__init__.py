@@ -5,7 +5,7 @@ A part of dukou is given its own section (`EngineConfig`), never the whole tree.
 """
 
 from dukou.config.address import DIALECTS, Listen, parse_address, parse_listen
-from dukou.config.load import Given, Settings, debugging, load, user_cache_dir, user_state_dir
+from dukou.config.load import Given, Settings, debugging, load, token_file, user_cache_dir, user_state_dir
 from dukou.config.tree import (
     AdminConfig,
     CaptureConfig,
@@ -38,6 +38,7 @@ __all__ = [
     "load",
     "parse_address",
     "parse_listen",
+    "token_file",
     "user_cache_dir",
     "user_state_dir",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from dukou.config.fields import PREFIX, Setting, read, settings
 from dukou.config.rules import violations
-from dukou.config.tree import Config
+from dukou.config.tree import AdminConfig, Config
 from dukou.core.errors import DukouError, Reason
 
 DEFAULT = "default"
@@ -91,6 +91,11 @@ def user_cache_dir() -> Path:
 def user_state_dir() -> Path:
     """Where this user's servers keep their state: dukou's folder in XDG_STATE_HOME, else in ~/.local/state."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "dukou"
+
+
+def token_file(admin: AdminConfig) -> Path:
+    """Where the token of the admin API is kept: `admin.token_file`, else one for all servers of this user."""
+    return Path(admin.token_file) if admin.token_file else user_state_dir() / "admin.token"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
