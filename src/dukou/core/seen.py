@@ -15,7 +15,12 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What the repository holds of a model. `problem` says why it cannot be read at all: then nothing is unloaded."""
+    """What the repository holds of a model. `problem` says why it cannot be read at all: then nothing is unloaded.
+
+    `arriving` versions are there but may still be written: look again soon. `warnings` are for the log.
+    """
 
     versions: Mapping[int, Found] = {}
     problem: str = ""
+    arriving: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -26,7 +26,8 @@ class Strategy(Enum):
 class Declared(msgspec.Struct, frozen=True):
     """One model as the operator's settings or config file declare it.
 
-    `folder` holds its numbered versions; "" where `fixed` names the folders of versions one by one. `plan` is the text
+    `folder` holds its numbered versions; "" where `fixed` names the folders of versions one by one. `root` is the
+    repository that symbolic links in `folder` may not leave; "" for the folder itself. `plan` is the text
     of the plan that a new version has to go through (`dukou.lifecycle.plan`), "" for none: the policy is followed at
     once. `keep_previous`: the version that was replaced stays loaded, for a rollback in no time.
     """
@@ -41,6 +42,7 @@ class Declared(msgspec.Struct, frozen=True):
     plan: str = ""
     sticky: str = ""
     keep_previous: bool = False
+    root: str = ""
 
 
 class Overrides(msgspec.Struct, frozen=True):

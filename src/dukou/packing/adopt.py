@@ -16,7 +16,7 @@ from dukou.core.model import DEFAULT_SIGNATURE, Evidence, ModelManifest, ModelVe
 from dukou.core.runtime import LoadedModel
 from dukou.packing.triton import ONNX, PYTHON, Tensor, TritonModel, read_model, spec_of
 from dukou.packing.warmup import run_warmups
-from dukou.repository.local import ONNX_MODEL, PYTHON_MODEL, foreign, onnx_file, version_number
+from dukou.repository.local import ONNX_MODEL, PYTHON_MODEL, foreign, home_of, onnx_file
 from dukou.repository.manifest import FORMAT
 from dukou.repository.triton import CONFIG, read_config
 from dukou.runtimes.registry import runtime
@@ -44,7 +44,7 @@ def adopt(folder: Path, version: ModelVersion, *, trust_python: bool = False) ->
     ARTIFACT_UNSUPPORTED, ARTIFACT_UNREADABLE, CODE_REFUSED.
     """
     folder = folder.absolute()
-    home = folder.parent if version_number(folder.name) is not None else folder
+    home = home_of(folder)
     config = read_config(home)
     if config is None:
         triton, options = TritonModel(), {}

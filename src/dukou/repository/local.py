@@ -104,6 +104,25 @@ class LocalRepository:
 
 def scan_model(folder: Path, model: str) -> Scan:
     """What a model folder holds, its versions called `model`. Raises DukouError when the folder cannot be listed."""
+    folders, warnings = version_folders(folder, model)
+    manifests: dict[int, ModelManifest] = {}
+    broken: dict[int, DukouError] = {}
+    for number, path in folders.items():
+        try:
+            manifest = manifest_of(path)
+        except DukouError as error:
+            broken[number] = error.within(model=model, version=number)
+            continue
+        if manifest is not None:
+            manifests[number] = msgspec.structs.replace(manifest, id=ModelVersion(model, number))
+    return Scan(manifests, folders, broken, warnings)
+
+
+def version_folders(folder: Path, model: str) -> tuple[Mapping[int, Path], tuple[str, ...]]:
+    """The folders of a model's versions, highest first, and remarks for the log; nothing in them is looked at.
+
+    Raises DukouError ARTIFACT_UNREADABLE when `folder` cannot be listed.
+    """
     folders: dict[int, Path] = {}
     warnings = []
     for number, path in _numbered(folder):
@@ -112,21 +131,25 @@ def scan_model(folder: Path, model: str) -> Scan:
         folders[number] = path
     if not folders and (folder / PYTHON_MODEL).is_file():
         folders[FIRST_VERSION] = folder
-    folders = dict(sorted(folders.items(), reverse=True))
-    manifests: dict[int, ModelManifest] = {}
-    broken: dict[int, DukouError] = {}
-    configured = (folder / CONFIG).exists()
-    if configured and not folders:
+    if not folders and (folder / CONFIG).exists():
         warnings.append(f"{folder}: {_FOREIGN[CONFIG]}")
-    for number, path in folders.items():
-        if not is_packed(path) and (configured or _stands(path)):
-            continue
-        try:
-            _refuse_foreign(path)
-            manifests[number] = msgspec.structs.replace(read_manifest(path), id=ModelVersion(model, number))
-        except DukouError as error:
-            broken[number] = error.within(model=model, version=number)
-    return Scan(manifests, folders, broken, tuple(warnings))
+    return dict(sorted(folders.items(), reverse=True)), tuple(warnings)
+
+
+def manifest_of(folder: Path) -> ModelManifest | None:
+    """The manifest of a version's folder as it was packed, or None for a version that stands as it is.
+
+    Raises DukouError MANIFEST_INVALID, ARTIFACT_UNSUPPORTED for what is neither.
+    """
+    if not is_packed(folder) and ((home_of(folder) / CONFIG).exists() or _stands(folder)):
+        return None
+    _refuse_foreign(folder)
+    return read_manifest(folder)
+
+
+def home_of(folder: Path) -> Path:
+    """The model's folder of a version's: the one above, or itself for a version without a number."""
+    return folder.parent if version_number(folder.name) is not None else folder
 
 
 def _refuse_foreign(folder: Path) -> None:
