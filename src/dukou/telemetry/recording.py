@@ -79,7 +79,8 @@ class Recording:
         self._worker = header.worker
         self._max_bytes = max_bytes
         self._file_bytes = max_bytes // _FILES_OF_A_WHOLE
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder.mkdir(exist_ok=True, mode=0o700)
         self._older = [(path, path.stat().st_size) for path in _files(self._folder, self._worker)]
         self._number = _number(self._older[-1][0]) if self._older else 0
         self._path = self._folder
@@ -227,7 +228,7 @@ def _places(file: BufferedReader) -> Iterator[tuple[int, float, int]]:
     end = os.fstat(file.fileno()).st_size
     while len(prefix := file.read(_PREFIX.size)) == _PREFIX.size:
         size, checksum, at = _PREFIX.unpack(prefix)
-        if size > MAX_RECORD_BYTES:
+        if not PREFIX_BYTES < size <= MAX_RECORD_BYTES:
             raise _unreadable(file, f"what ends at byte {file.tell()} does not begin a record")
         if file.tell() + size > end:
             return
@@ -240,7 +241,10 @@ def _copy(file: BufferedReader, size: int, checksum: int) -> Copy:
     frame = file.read(size)
     if crc32(frame) != checksum:
         raise _unreadable(file, f"the record that ends at byte {file.tell()} is damaged, its checksum is another")
-    return decode_copy(memoryview(frame)[PREFIX_BYTES:])
+    try:
+        return decode_copy(memoryview(frame)[PREFIX_BYTES:])
+    except DukouError as error:
+        raise _unreadable(file, error.what()) from error
 
 
 def _unreadable(file: BufferedReader, detail: str) -> DukouError:
