@@ -52,6 +52,8 @@ class Overrides(msgspec.Struct, frozen=True):
     it, which a rollback goes back to. `barred` versions are not served until they are promoted again. `loaded` are
     served beside those that the policy wants, and none is served while `unloaded`. `labels` replace the declared ones
     where they are not None. `accepted` holds the marks of versions that were reloaded after a change in place.
+    `newest` is the highest version that was there when a verb last chose who answers: only a higher one is new and gets
+    a rollout by itself. `strategy` is the one that the last change asked for; None is the declared one.
     """
 
     serving: int | None = None
@@ -61,6 +63,8 @@ class Overrides(msgspec.Struct, frozen=True):
     unloaded: bool = False
     labels: Mapping[str, int] | None = None
     accepted: Mapping[int, str] = {}
+    newest: int = 0
+    strategy: Strategy | None = None
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -76,8 +80,9 @@ class Wanted(msgspec.Struct, frozen=True):
     """What should be, for one model.
 
     `versions` should be loaded in the workers, highest first, and `shadow` (with the share of copies) in a model
-    process of its own. `weights` and `labels` are to be published once the versions they name are AVAILABLE.
-    `absent` are versions that are known and not to be loaded, each with the reason.
+    process of its own. `weights` (a candidate's first, the primary's last) and `labels` are to be published once the
+    versions they name are AVAILABLE. `absent` are versions that are known and not to be loaded, each with the reason.
+    `hold`: there is nothing to load because of faults, not because nobody wants anything, so what is loaded stays.
     """
 
     versions: tuple[int, ...] = ()
@@ -87,6 +92,7 @@ class Wanted(msgspec.Struct, frozen=True):
     sticky: str = ""
     strategy: Strategy = Strategy.AVAILABILITY_PRESERVING
     absent: Mapping[int, str] = {}
+    hold: bool = False
 
 
 class Now(msgspec.Struct, frozen=True):
@@ -99,7 +105,8 @@ class Now(msgspec.Struct, frozen=True):
 
 
 class Next(msgspec.Struct, frozen=True):
-    """The next table of one model: what to have loaded, what to tell of as not loaded, and what to publish."""
+    """The next table of one model: what to have loaded (what is and is not named is to be dropped), what to announce as
+    not loaded yet, both highest first, and what to publish."""
 
     load: tuple[int, ...] = ()
     announce: tuple[int, ...] = ()
