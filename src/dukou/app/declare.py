@@ -1,6 +1,6 @@
 """From the settings to the models that are declared, each with where its versions are and how they change.
 
-What the user's paths are is found out once (`settle`); what they declare may be asked again and again (`declare`), as
+What the user's paths are is found out once (`places`); what they declare may be asked again and again (`declare`), as
 models come to repositories and go.
 """
 
@@ -39,15 +39,15 @@ class Declaration(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
-def settle(config: ModelsConfig, pack: Callable[[Path, str], Path]) -> tuple[Place, ...]:
+def places(config: ModelsConfig, pack: Callable[[Path, str], Path]) -> tuple[Place, ...]:
     """What each of `config.paths` is; `pack(file, name)` gives the folder of a bare model file.
 
     Raises DukouError: a path that is nothing, a file that cannot be packed, a name for several models.
     """
-    return tuple(_settle(Path(text), config, pack) for text in config.paths)
+    return tuple(_place(Path(text), config, pack) for text in config.paths)
 
 
-def _settle(path: Path, config: ModelsConfig, pack: Callable[[Path, str], Path]) -> Place:
+def _place(path: Path, config: ModelsConfig, pack: Callable[[Path, str], Path]) -> Place:
     kind = classify(path)
     if config.name and (kind == "repository" or len(config.paths) > 1):
         raise _invalid(f"--name {config.name} is for one model, here are several")
@@ -65,7 +65,7 @@ def _settle(path: Path, config: ModelsConfig, pack: Callable[[Path, str], Path])
 
 
 def declare(config: ModelsConfig, packed: tuple[Place, ...]) -> Declaration:
-    """What the settings declare, the paths being `packed` ones: those that `settle` made.
+    """What the settings declare, the paths being `packed` ones: those that `places` made.
 
     Settings of a model that is not there are refused, but warned of where it may still come to a repository. Raises
     DukouError: a model declared twice, settings that are none, a repository that cannot be read, nothing at all.
@@ -150,10 +150,11 @@ def _table(path: str, value: Any) -> Mapping[str, Any]:
 
 
 def _labels(path: str, labels: Any) -> Mapping[str, int]:
-    for label, number in _table(path, labels).items():
+    table: Mapping[str, Any] = _table(path, labels)
+    for label, number in table.items():
         if not isinstance(number, int) or isinstance(number, bool):
             raise _invalid(f"{path}.{label} is {number!r}, not the number of a version")
-    return labels
+    return table
 
 
 def _deployment(path: str, table: Any) -> dict[str, Any]:
