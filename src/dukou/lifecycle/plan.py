@@ -6,6 +6,7 @@ As text: words joined by commas, then settings. `shadow,incremental:5,50,100 lea
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -150,13 +151,15 @@ def _check_chain(words: Sequence[str], chain: str) -> None:
         raise _invalid(f"{chain!r}: shadow comes first and once, as nobody is answered by it")
     answering = [word for word in words if word != SHADOW]
     if len(answering) > 1:
-        raise _invalid(f"{chain!r}: after {answering[0]} the candidate answers everybody, so {answering[1]} is too late")
+        raise _invalid(
+            f"{chain!r}: after {answering[0]} the candidate answers everybody, so {answering[1]} is too late"
+        )
 
 
 def _check_shares(percentages: Sequence[float], chain: str) -> None:
     if len(percentages) > MOST_STEPS:
         raise _invalid(f"{chain!r} has {len(percentages)} steps, {MOST_STEPS} is the most")
-    for before, after in zip(percentages, percentages[1:], strict=False):
+    for before, after in pairwise(percentages):
         if after <= before:
             raise _invalid(f"{chain!r}: the steps have to grow, and {after:g} % comes after {before:g} %")
     if percentages[-1] != 100:
@@ -164,7 +167,7 @@ def _check_shares(percentages: Sequence[float], chain: str) -> None:
 
 
 def _plan(steps: tuple[Step, ...], said: Mapping[str, Any]) -> Plan:
-    settings = {}
+    settings: dict[str, Any] = {}
     for name, value in said.items():
         if name not in _READ:
             raise _invalid(f"there is no setting {name!r}; there are: {', '.join(_READ)}")

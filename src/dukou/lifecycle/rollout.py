@@ -1,12 +1,15 @@
 """Where a rollout is and where it goes next: `next_step`, a pure function of the plan and of what was measured."""
 
+from collections.abc import Iterator, Sequence
 from enum import Enum
+from math import ceil, isinf
 
 import msgspec
 
 from dukou.core.errors import DukouError, Reason
-from dukou.lifecycle.measured import Counts, Measured, Outcomes
-from dukou.lifecycle.plan import Plan
+from dukou.lifecycle.judge import Finding, Outcome, Sample, answer, percent, questions, by_labels
+from dukou.lifecycle.measured import Counts, Measured, Outcomes, since
+from dukou.lifecycle.plan import FULL, Plan, Step
 
 __all__ = ("Counts", "Decision", "Measured", "Outcomes", "Rollout", "Status", "Verdict", "advance", "next_step")
 
@@ -72,8 +75,87 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def next_step(rollout: Rollout) -> Decision:
-    """Where the rollout goes now, and the sentence that says why or what is still missing."""
-    return Decision(Verdict.STAY, "the rollout goes on")
+    """Where the rollout goes now, and the sentence that says why or what is still missing.
+
+    A candidate that is worse goes back from wherever it is, also while a human is waited for; one that is paused is not
+    judged.
+    """
+    if rollout.status not in (Status.RUNNING, Status.HELD):
+        return Decision(Verdict.STAY, rollout.reason or f"it is {rollout.status.value}")
+    step = rollout.plan.steps[rollout.step]
+    if step.kind == FULL:
+        return Decision(Verdict.PROMOTE, "a full update is not judged: the version before is not there any more")
+    sample = sample_of(rollout)
+    findings = [answer(question) for question in questions(sample)]
+    worse = [finding.text for finding in findings if finding.outcome is Outcome.WORSE]
+    if worse:
+        return Decision(Verdict.ROLL_BACK, "; ".join(worse))
+    if rollout.status is Status.HELD:
+        return Decision(Verdict.STAY, rollout.reason)
+    unsure = [finding for finding in findings if finding.needed and finding.outcome is Outcome.UNSURE]
+    missing = [*_least(rollout, step), *(map(_missing, unsure) if progress(rollout) else ())]
+    if missing:
+        return Decision(Verdict.STAY, "waiting for " + "; ".join(missing))
+    unlike = "; ".join(finding.text for finding in findings if finding.outcome is Outcome.UNLIKE)
+    labels = by_labels(sample, findings)
+    if unlike and labels is None:
+        return Decision(Verdict.HOLD, f"{unlike}: whether that is better or worse is for a human to say")
+    if unlike and labels is not None and labels.outcome is not Outcome.FINE:
+        return Decision(Verdict.STAY, f"{unlike}: waiting for labels to decide; {_missing(labels)}")
+    return _done(rollout, findings)
+
+
+def _done(rollout: Rollout, findings: Sequence[Finding]) -> Decision:
+    number, steps = rollout.step + 1, rollout.plan.steps
+    found = "; ".join(finding.text for finding in findings if finding.outcome is Outcome.FINE)
+    last = number == len(steps)
+    if rollout.plan.manual:
+        return Decision(Verdict.HOLD, f"step {number} of {len(steps)} is done, promote is recommended: {found}")
+    return Decision(Verdict.PROMOTE if last else Verdict.NEXT, f"step {number} of {len(steps)} is done: {found}")
+
+
+def sample_of(rollout: Rollout) -> Sample:
+    """What the rollout's step is judged by."""
+    steps, measured = rollout.plan.steps, rollout.measured
+    step = steps[rollout.step]
+    after = steps[rollout.step + 1] if rollout.step + 1 < len(steps) else None
+    return Sample(
+        plan=rollout.plan,
+        measured=measured,
+        primary=measured.primary if step.share >= 1 else since(measured.primary, rollout.step_primary),
+        candidate=since(measured.candidate, rollout.step_candidate),
+        share=step.share,
+        shadow=step.shadow,
+        last=after is None or (after.share >= 1 and step.share > 0),
+        compared=step.share >= 1 and any(0 < each.share < 1 for each in steps),
+    )
+
+
+def progress(rollout: Rollout) -> int:
+    """Requests that the candidate has had in this step, or rows compared where it is a shadow."""
+    measured = rollout.measured
+    answers = rollout.plan.steps[rollout.step].share > 0
+    return max(0, (measured.candidate.requests if answers else measured.comparison.rows) - rollout.step_requests)
+
+
+def _least(rollout: Rollout, step: Step) -> Iterator[str]:
+    """What the step needs by its plan, whatever is found."""
+    had, answers = progress(rollout), step.share > 0
+    if not had and answers:
+        yield f"any request of the candidate, which is to answer {percent(step.share)} of the calls"
+    elif not had:
+        yield "any answer of the candidate to compare: no copy has been answered"
+    elif had < step.least_requests:
+        words = "requests of the candidate" if answers else "compared rows"
+        yield f"{step.least_requests - had:,} more {words} ({had:,} of {step.least_requests:,})"
+    if rollout.step_s < step.least_s:
+        yield f"{step.least_s - rollout.step_s:.0f} s more ({rollout.step_s:.0f} of {step.least_s:g} s)"
+
+
+def _missing(finding: Finding) -> str:
+    if isinf(finding.missing):
+        return f"{finding.text} (not fine so far)"
+    return f"{finding.text} (about {ceil(finding.missing):,} more {finding.trials} would do)"
 
 
 def advance(rollout: Rollout, decision: Decision, now_at: float) -> Rollout:
@@ -103,8 +185,8 @@ def advance(rollout: Rollout, decision: Decision, now_at: float) -> Rollout:
                 step=rollout.step + 1,
                 step_s=0.0,
                 step_requests=measured.candidate.requests if answers else measured.comparison.rows,
-                step_primary=measured.primary,
-                step_candidate=measured.candidate,
+                step_primary=msgspec.structs.replace(measured.primary),  # whoever adds up may do it in place
+                step_candidate=msgspec.structs.replace(measured.candidate),
                 status=Status.RUNNING,
                 reason=decision.reason,
             )
