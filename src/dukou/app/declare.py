@@ -68,15 +68,13 @@ def declare(config: ModelsConfig, packed: tuple[Place, ...]) -> Declaration:
     """What the settings declare, the paths being `packed` ones: those that `places` made.
 
     Settings of a model that is not there are refused, but warned of where it may still come to a repository. Raises
-    DukouError: a model declared twice, settings that are none, a repository that cannot be read, nothing at all.
+    DukouError: a model declared twice, settings that are none, a repository that cannot be read.
     """
     policy = parse(config.version_policy)
     models: dict[str, Declared] = {}
     for place in packed:
         for one in _declared(place, policy):
             models[one.name] = _join(models[one.name], one) if one.name in models else one
-    if not models:
-        raise _invalid("there is nothing to serve: no model is there")
     growing = any(place.version is None and not place.model for place in packed)
     warnings = tuple(_unserved(config, models))
     if warnings and not growing:

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
 from types import TracebackType
@@ -12,9 +13,9 @@ from typing import Any, Self, TypeVar
 
 from numpy.typing import NDArray
 
+from dukou.app.declare import declare, places
 from dukou.app.host import open_version
 from dukou.app.passing import Packer
-from dukou.app.plan import make_plan
 from dukou.client.inputs import typed
 from dukou.config import EngineConfig, ModelsConfig
 from dukou.core.clock import monotonic
@@ -24,6 +25,9 @@ from dukou.core.message import Context, InferenceRequest, InferenceResponse, Ser
 from dukou.core.model import ModelManifest, ModelRef, ModelVersion, Signature, State
 from dukou.core.runtime import LoadedModel
 from dukou.engine.router import Engine
+from dukou.lifecycle.policy import wanted
+from dukou.lifecycle.wanted import Declared
+from dukou.repository.look import Look
 
 T = TypeVar("T")
 
@@ -32,10 +36,28 @@ def load(path: str | Path, *, name: str = "", trust_pickle: bool = False, trust_
     """A model for this process: a model file (packed in passing), a version folder, or a model's folder (its highest
     version). Raises DukouError."""
     config = ModelsConfig(paths=(str(path),), name=name, trust_pickle=trust_pickle, trust_python=trust_python)
-    assignments = make_plan(config, Packer(config, lambda _: None).pack).assignments
-    if len({assignment.id.name for assignment in assignments}) > 1:
+    declared = declare(config, places(config, Packer(config, lambda _: None).pack)).models
+    if len(declared) > 1:
         raise DukouError(Reason.CONFIG_INVALID, detail=f"{path} holds several models; give the folder of one of them")
-    return InProcess(assignments[0], config)
+    return InProcess(_choose(next(iter(declared.values()))), config)
+
+
+def _choose(declared: Declared) -> Assignment:
+    """The version that a server would serve if it looked once; one that is broken where there is no other, so that its
+    loading tells why. Raises DukouError."""
+    look, policy = Look(quiet_s=0.0), partial(wanted, declared.policy)
+    if declared.folder:
+        root = Path(declared.root or declared.folder)
+        seen = look.see(declared.name, Path(declared.folder), root=root, wanted=policy)
+    else:
+        seen = look.see_fixed(declared.name, {number: Path(folder) for number, folder in declared.fixed.items()})
+    good = [number for number, found in seen.versions.items() if not found.error]
+    number = next(iter(policy(good) or policy(seen.versions)), None)
+    if number is None:
+        unfit = f"no version of model {declared.name!r} fits the policy {declared.policy}"
+        said = "; ".join(filter(None, (seen.problem, *seen.warnings))) or unfit
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"there is nothing to serve: {said}")
+    return Assignment(ModelVersion(declared.name, number), seen.versions[number].folder, block=1)
 
 
 class InProcess:
