@@ -146,3 +146,25 @@ def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
         read_rows(tmp_path / "a.npy", MATRIX)
 
     assert refused.value.reason is Reason.ARTIFACT_UNREADABLE
+
+
+def test_a_column_can_be_set_aside(tmp_path: Path) -> None:
+    """The label beside the inputs: also where the model's columns have no names."""
+    path = tmp_path / "rows.csv"
+    path.write_text("a,label,b\n1, setosa,2\n3,virginica,4\n")
+    matrix = Signature("s", (TensorSpec("X", "FP32", (-1, 2)),), ())
+
+    rows = read_rows(path, matrix, aside="label")
+
+    assert rows.inputs["X"].tolist() == [[1, 2], [3, 4]]
+    assert rows.aside == ["setosa", "virginica"]
+    assert rows.note == ""
+
+
+def test_a_column_to_set_aside_that_is_not_there_is_said(tmp_path: Path) -> None:
+    """With those that are."""
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n1,2\n")
+
+    with pytest.raises(DukouError, match="there is no column 'label'; there are: a, b"):
+        read_rows(path, Signature("s", (TensorSpec("X", "FP32", (-1, 2)),), ()), aside="label")

@@ -22,15 +22,19 @@ MAX_ROWS = 1_000_000
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """`inputs` fit the signature and have `count` rows. `note` says what was left out, empty when nothing was."""
+    """`inputs` fit the signature and have `count` rows. `note` says what was left out, empty when nothing was. `aside`
+    are the cells of the column that was set aside."""
 
     inputs: Tensors
     count: int
     note: str = ""
+    aside: Sequence[str] = ()
 
 
-def read_rows(path: Path, signature: Signature, limit: int = MAX_ROWS) -> Rows:
+def read_rows(path: Path, signature: Signature, limit: int = MAX_ROWS, aside: str = "") -> Rows:
     """The rows of a .csv, .tsv, .json, .jsonl or .npy file, at most `limit`, as the signature's inputs.
+
+    `aside` is a column of a CSV that is no input, such as the label; it needs a header, and is given back as text.
 
     A CSV with a header gives columns by name: those of the signature in any order, others are left out with a note.
     Without a header the columns are taken in the signature's order. JSON is a list of rows (lists or objects), an
@@ -47,7 +51,7 @@ def read_rows(path: Path, signature: Signature, limit: int = MAX_ROWS) -> Rows:
         if path.stat().st_size > MAX_BYTES:
             detail = f"it has more than {MAX_BYTES >> 20} MiB; a sample of some thousand rows is enough"
             raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(path), detail=detail)
-        rows = reader(path, signature, limit)
+        rows = _read_csv(path, signature, limit, aside) if reader is _read_csv else reader(path, signature, limit)
     except FileNotFoundError as error:
         raise DukouError(Reason.PATH_NOT_FOUND, path=str(path), detail="") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -57,7 +61,7 @@ def read_rows(path: Path, signature: Signature, limit: int = MAX_ROWS) -> Rows:
     return rows
 
 
-def _read_csv(path: Path, signature: Signature, limit: int) -> Rows:
+def _read_csv(path: Path, signature: Signature, limit: int, aside: str = "") -> Rows:
     with path.open(encoding="utf-8-sig", newline="") as file:
         start = file.read(8192)
         file.seek(0)
@@ -65,15 +69,23 @@ def _read_csv(path: Path, signature: Signature, limit: int) -> Rows:
         first = next(records, None)
         if first is None:
             raise DukouError(Reason.NO_ROWS)
-        header = [name.strip() for name in first] if _is_header(first, signature) else None
+        header = [name.strip() for name in first] if aside or _is_header(first, signature) else None
         kept = list(islice(records if header is not None else _with(first, records), limit))
     width = len(header if header is not None else first)
     for number, record in enumerate(kept):
         if len(record) != width:
             raise DukouError(Reason.WRONG_WIDTH, row=number, got=len(record), wanted=width)
-    places, note = _places(header, width, signature)
+    beside: list[str] = []
+    if header is not None and aside:
+        if aside not in header:
+            detail = f"there is no column {aside!r}; there are: {', '.join(header)}"
+            raise DukouError(Reason.MALFORMED_REQUEST, detail=detail)
+        place = header.index(aside)
+        beside = [record.pop(place).strip() for record in kept]
+        del header[place]
+    places, note = _places(header, len(header if header is not None else first), signature)
     columns = {name: [record[place].strip() for record in kept] for name, place in places.items()}
-    return Rows(_assemble(columns, signature), len(kept), note)
+    return Rows(_assemble(columns, signature), len(kept), note, beside)
 
 
 def _with(first: list[str], rest: Iterable[list[str]]) -> Iterable[list[str]]:
