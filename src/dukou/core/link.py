@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from dukou.core.comparison import Comparison
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import Signature
 from dukou.core.route import Route
@@ -109,6 +110,20 @@ class Told(msgspec.Struct, frozen=True, tag=True):
     facts: Mapping[str, Any] = {}
 
 
+class CompareBy(msgspec.Struct, frozen=True, tag=True):
+    """To a model process: how the answers of its version are compared (`dukou.lifecycle.compare`)."""
+
+    slice_by: str = ""
+    tolerance: float = 1e-3
+
+
+class Compared(msgspec.Struct, frozen=True, tag=True):
+    """From a model process: what the copies since the last message have shown, to be added to what was known."""
+
+    id: ModelVersion
+    comparison: Comparison
+
+
 class Listening(msgspec.Struct, frozen=True, tag=True):
     """From a worker: connections are being accepted."""
 
@@ -117,7 +132,9 @@ class Pong(msgspec.Struct, frozen=True, tag=True):
     """From a worker: its loop turns."""
 
 
-Message: TypeAlias = Apply | Listen | Drain | Ping | Told | Applied | Freed | Ask | Listening | Pong
+Message: TypeAlias = (
+    Apply | Listen | Drain | Ping | Told | Applied | Freed | Ask | Listening | Pong | CompareBy | Compared
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
