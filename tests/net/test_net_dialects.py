@@ -17,7 +17,7 @@ from dukou.wire import kserve, mlflow, oip_generate, oip_http, tf_rest
 from dukou.wire.plain import Plain
 from dukou.wire.tf_rest_examples import CLASSIFY, REGRESS
 
-NO_FACTS = cast(Facts, None)  # routes are made of a dialect's name alone
+NO_FACTS = Facts(*cast(Any, [None] * 6))  # routes are made of a dialect and of what callers may do
 METRICS_PATH = "/monitoring/prometheus/metrics"
 ROUTES = {
     dialect: surface(dialect, NO_FACTS, PlainConfig(), serving_metrics_path=METRICS_PATH).routes
@@ -225,6 +225,7 @@ def test_the_repositorys_index_is_asked_for_with_post(dialect: str) -> None:
     assert found.show is pages.index
 
 
+NO_CONFIG_FILE = "there is no model config file to read again; start the server with --model_config_file FILE"
 MALFORMED = "Malformed request: "
 REFUSED: list[tuple[str, str, str, int, str]] = [
     ("", "GET", "/v1/models", 400, "Missing model name in request."),
@@ -245,6 +246,8 @@ REFUSED: list[tuple[str, str, str, int, str]] = [
         *("", "POST", "/v1/models/m/versions/9223372036854775808:predict", 400),
         "Failed to convert version: 9223372036854775808 to numeric.",
     ),
+    *(("", "POST", f"/v1/models/m{version}/reload", 404, NO_CONFIG_FILE) for version in ("", "/versions/2")),
+    ("", "GET", "/v1/models/m/reload", 400, MALFORMED + "GET /v1/models/m/reload"),
     ("", "GET", "/v1", 404, "Not Found"),
     ("", "GET", "/nothing", 404, "Not Found"),
     ("", "POST", "/predict/", 404, "Not Found"),

@@ -99,11 +99,13 @@ class Reason(Enum):
     ALREADY_PACKED = (Code.ALREADY_EXISTS, "{path} exists already; a version never changes, so choose another number")
     PATH_NOT_FOUND = (Code.NOT_FOUND, "{path}: there is no such file or folder{detail}")
     DISK_FULL = (Code.RESOURCE_EXHAUSTED, "{path}: there is no space left to write it; nothing was kept")
+    CALLER_REFUSED = (Code.PERMISSION_DENIED, "{detail}")
     NOT_WRITABLE = (Code.PERMISSION_DENIED, "{path}: it cannot be written here ({detail}); nothing was kept")
     RUNTIME_NOT_FOUND = (Code.FAILED_PRECONDITION, "there is no runtime {runtime!r}; installed are: {served}")
     RUNTIME_UNAVAILABLE = (Code.FAILED_PRECONDITION, "the runtime {runtime!r} cannot be imported: {detail}")
     NOT_PACKED = (Code.ABORTED, "{detail}")
     NOT_SERVING = (Code.UNAVAILABLE, "{detail}")
+    TOKEN_WRONG = (Code.UNAUTHENTICATED, "{detail}")
     STORE_UNAVAILABLE = (Code.UNAVAILABLE, "the store {path}: {detail}; nothing was changed")
     CONFIG_INVALID = (Code.INVALID_ARGUMENT, "the settings are not valid: {detail}")
 

@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
         self._refused = False
         self._ended = False
         self._continue_due = False
+        self._peer = ""
         self._read_s = 0.0
         self._begun_s = 0.0
         self._heads_begun = 0
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
         """Speak on `transport`, which has been counted in."""
         self._read_s = self._shared.clock()
         self._transport = transport
+        self._peer = peer_of(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: tell the calls that nobody waits for them."""
@@ -121,7 +123,7 @@ class Connection(asyncio.Protocol):
         """A request is complete: start it now, or later where enough are under way."""
         self._continue_due = False
         request_id = self._shared.id_for(head.headers)
-        exchange = Exchange(head, body, request_id, self._read_s, self._advance, not head.keep_alive)
+        exchange = Exchange(head, body, request_id, self._read_s, self._advance, not head.keep_alive, self._peer)
         if self._waiting or self._write_paused or len(self._running) >= self._shared.limits.max_pipelined:
             self._waiting.append(exchange)
             self._pause_reading()
@@ -254,7 +256,7 @@ class Connection(asyncio.Protocol):
         def end(complete: bool) -> None:
             self._pieces = None
             if self._shared.log_to:
-                self._shared.log_request(exchange, answer, peer_of(self._transport), written_bytes)
+                self._shared.log_request(exchange, answer, self._peer, written_bytes)
             if not complete:
                 self.abort()  # so that the client knows that something is missing
                 return
@@ -288,7 +290,7 @@ class Connection(asyncio.Protocol):
         if head is not None and head.method == b"HEAD":
             written = written[: written.index(b"\r\n\r\n") + 4]
         if self._shared.log_to:
-            self._shared.log_request(exchange, answer, peer_of(self._transport), len(answer.body))
+            self._shared.log_request(exchange, answer, self._peer, len(answer.body))
         return written
 
     def _write(self, data: bytes) -> None:

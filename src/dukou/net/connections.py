@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import re
 import secrets
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -15,14 +16,18 @@ from dukou.net.http1 import Head, ResponseWriter
 from dukou.wire.codec import Headers
 
 SWEPT_TOGETHER = 256
+UNIX = "unix"
 
 _REQUEST_ID = re.compile(rb"[ -~]{1,128}")
 
 
 def peer_of(transport: asyncio.BaseTransport | None) -> str:
-    """The client's address and port."""
+    """The client's address and port; `unix` for one that came by such a socket, `unknown` for one that has gone."""
     peer = transport.get_extra_info("peername") if transport is not None else None
-    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+    if isinstance(peer, tuple):
+        return f"{peer[0]}:{peer[1]}"
+    own = transport.get_extra_info("socket") if transport is not None else None
+    return UNIX if own is not None and own.family == socket.AF_UNIX else "unknown"
 
 
 class Progress:

@@ -13,12 +13,12 @@ import orjson
 from dukou.config import PlainConfig
 from dukou.core.entry import entry
 from dukou.core.errors import DukouError, Reason
-from dukou.net import pages, status
+from dukou.net import commands, pages, status
 from dukou.net.api import Api, Call, Generation
 from dukou.net.compression import only_plain, tf_decompress
-from dukou.net.exchange import Answer
+from dukou.net.exchange import Answer, error_body
 from dukou.net.facts import Facts
-from dukou.net.routes import NOT_ALLOWED, Methods, Page, Path, Routes, Show, TfPaths, View
+from dukou.net.routes import NOT_ALLOWED, Act, Command, Methods, Page, Path, Routes, Show, TfPaths, View
 from dukou.wire import kserve, mlflow, mlserver, oip_generate, oip_http, oip_repository, tf_rest
 from dukou.wire.plain import Plain
 from dukou.wire.tf_rest_examples import CLASSIFY, REGRESS
@@ -68,7 +68,7 @@ def surface(
 ) -> Surface:
     """The HTTP of a dialect. `cors` puts its headers on TensorFlow Serving's answers, whose metrics are at
     `serving_metrics_path` unless that is empty."""
-    tf = _tf_paths(_CORS if cors else ())
+    tf = _tf_paths(_CORS if cors else (), facts.reloads)
     metrics_path = serving_metrics_path.encode()
     tf_metrics = {metrics_path: _page(pages.serving_metrics, _V2, in_pool=True)} if metrics_path else {}
     match dialect:
@@ -77,18 +77,18 @@ def surface(
             return Surface(Routes(tf_metrics, v1=tf, missing=missing), View(facts, dialect))
         case "triton":
             view = View(facts, dialect, "triton", EXTENSIONS, bodies=False, unready=400)
-            return Surface(Routes(_METRICS | _v2_fixed(_TRITON), _v2_paths(_TRITON)), view)
+            return Surface(Routes(_METRICS | _v2_fixed(_TRITON), _v2_paths(_TRITON, facts.explicit)), view)
         case "kserve":
             extensions = ("model_repository_extension",)
             view = View(facts, dialect, "kserve", extensions, model_unready=503)
-            return Surface(_kserve(), view)
+            return Surface(_kserve(facts.explicit), view)
         case "mlserver":
             view = View(facts, dialect, "mlserver", bodies=False, unready=400)
-            return Surface(_mlserver(), view)
+            return Surface(_mlserver(facts.explicit), view)
         case _:
             fixed = {b"/": _page(pages.front_page, _V2), b"/v2/": _page(pages.server_metadata, _V2)}
             fixed = fixed | _METRICS | _DOCUMENTS | _MLFLOW_PAGES | _v2_fixed(_V2) | tf_metrics
-            paths = (*_v2_paths(_V2), _plain_path(plain))
+            paths = (*_v2_paths(_V2, facts.explicit), _plain_path(plain))
             return Surface(Routes(fixed, paths, tf), View(facts, dialect, extensions=EXTENSIONS, plain=plain))
 
 
@@ -101,6 +101,10 @@ def _page(show: Show, api: Api, *, in_pool: bool = False, method: bytes = b"GET"
 
 def _call(api: Api) -> Methods:
     return {b"POST": lambda ref: Call(api, ref)}
+
+
+def _command(act: Act, api: Api) -> Methods:
+    return {b"POST": lambda ref: Command(act, api, ref)}
 
 
 def _generate(api: Api, *, events: bool) -> Methods:
@@ -130,7 +134,13 @@ _MLFLOW_PAGES = {
 }
 
 
-def _tf_paths(headers: tuple[tuple[bytes, bytes], ...]) -> TfPaths:
+_NO_CONFIG_FILE = Answer(
+    404,
+    error_body("there is no model config file to read again; start the server with --model_config_file FILE"),
+)
+
+
+def _tf_paths(headers: tuple[tuple[bytes, bytes], ...], reloads: bool) -> TfPaths:
     reasons = {Reason.MODEL_NOT_READY: 404}
     predict, classify, regress = (
         Api(
@@ -142,6 +152,7 @@ def _tf_paths(headers: tuple[tuple[bytes, bytes], ...]) -> TfPaths:
         {b"predict": predict, b"classify": classify, b"regress": regress},
         status=lambda ref: Page(pages.tf_status, predict, ref),
         metadata=lambda ref: Page(pages.tf_metadata, predict, ref),
+        reload=lambda ref: Command(commands.reload_file, predict, ref) if reloads else _NO_CONFIG_FILE,
         options=Page(pages.tf_options, predict),
     )
 
@@ -196,7 +207,7 @@ def _v2_fixed(api: Api) -> dict[bytes, Methods]:
     }
 
 
-def _v2_paths(api: Api) -> tuple[Path, ...]:
+def _v2_paths(api: Api, explicit: bool) -> tuple[Path, ...]:
     generate = msgspec.structs.replace(api, codec=oip_generate)
     verbs = _v2_verbs(api) | {
         b"stats": _page(pages.statistics, api, in_pool=True),
@@ -206,10 +217,12 @@ def _v2_paths(api: Api) -> tuple[Path, ...]:
         b"trace/setting": _unsupported(api, "trace settings", b"GET", b"POST"),
     }
     fixed_models = _refused(api.refuse(oip_repository.refuse_control()), b"POST")
+    load = _command(commands.load, api) if explicit else fixed_models
+    unload = _command(commands.unload, api) if explicit else fixed_models
     no_shared_memory = _unsupported(api, "shared memory", b"GET", b"POST")
     return (
         _v2_model(verbs),
-        _repository(fixed_models, fixed_models),
+        _repository(load, unload),
         Path(
             re.compile(rb"/v2/repository/[^/]+/(?:index|models/[^/]+/(?:load|unload))"),
             {b"": _unsupported(api, "a repository's name in the path", b"POST")},
@@ -224,14 +237,19 @@ def _v2_paths(api: Api) -> tuple[Path, ...]:
 # KServe and MLServer.
 
 
-def _kserve() -> Routes:
+def _kserve(explicit: bool) -> Routes:
     v1 = {
         b"": _page(pages.model_ready, _KSERVE_V1),
         b"predict": _call(_KSERVE_V1),
         b"explain": _page(pages.kserve_explain, _KSERVE_V1, method=b"POST"),
     }
     versions = _KSERVE.refuse(DukouError(Reason.NOT_SUPPORTED, detail="Model versioning is not supported yet."))
-    unload = _unsupported(_KSERVE, "unloading a model", b"POST")
+    load, unload = (
+        _page(pages.kserve_load, _KSERVE, method=b"POST"),
+        _unsupported(_KSERVE, "unloading a model", b"POST"),
+    )
+    if explicit:
+        load, unload = _command(commands.kserve_load, _KSERVE), _command(commands.kserve_unload, _KSERVE)
     fixed = _v2_core(_KSERVE) | _METRICS | _DOCUMENTS
     fixed |= {
         b"/": _page(pages.alive, _KSERVE),
@@ -246,7 +264,7 @@ def _kserve() -> Routes:
             Path(re.compile(rb"/v1/models/(?P<model>[^/:]+)(?::(?P<verb>predict|explain))?"), v1),
             Path(re.compile(rb"/v2/models/[^/]+/versions/[^/]+(?:/.*)?"), {b"": _refused(versions, b"GET", b"POST")}),
             _v2_model(_v2_verbs(_KSERVE)),
-            _repository(_page(pages.kserve_load, _KSERVE, method=b"POST"), unload),
+            _repository(load, unload),
         ),
     )
 
@@ -255,7 +273,7 @@ def _v2_redirect() -> Methods:
     return _refused(Answer(307, content_type=b"", headers=((b"location", b"/v2"), (b"content-length", b"0"))), b"GET")
 
 
-def _mlserver() -> Routes:
+def _mlserver(explicit: bool) -> Routes:
     fixed = _v2_core(_MLSERVER) | _METRICS | _DOCUMENTS | _MLFLOW_PAGES
     fixed |= {
         b"/v2/": _v2_redirect(),
@@ -267,5 +285,7 @@ def _mlserver() -> Routes:
         b"generate_stream": _generate(_MLSERVER, events=True),
         b"infer_stream": _generate(_MLSERVER, events=True),
     }
-    refused = _unsupported(_MLSERVER, "loading and unloading models", b"POST")
-    return Routes(fixed, (_v2_model(verbs), _repository(refused, refused)))
+    load = unload = _unsupported(_MLSERVER, "loading and unloading models", b"POST")
+    if explicit:
+        load, unload = _command(commands.load, _MLSERVER), _command(commands.unload, _MLSERVER)
+    return Routes(fixed, (_v2_model(verbs), _repository(load, unload)))

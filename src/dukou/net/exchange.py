@@ -44,7 +44,8 @@ class Exchange(msgspec.Struct, eq=False):
 
     `head` is None for bytes that were no request. `run` is the call under way, to be cancelled when the client goes.
     `arrived_s` and `deadline_s`, which is the caller's own, are on the monotonic clock. `close` says that the
-    connection ends with this answer. `version` is the one chosen to answer, `executed` says that it has.
+    connection ends with this answer. `peer` is who asks by HTTP (`dukou.net.connections.peer_of`). `version` is the one
+    chosen to answer, `executed` says that it has.
     """
 
     head: Head | None
@@ -53,6 +54,7 @@ class Exchange(msgspec.Struct, eq=False):
     arrived_s: float
     on_answer: Callable[[], None]
     close: bool = False
+    peer: str = ""
     run: Cancellable | None = None
     version: ModelVersion | None = None
     executed: bool = False

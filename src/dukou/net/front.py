@@ -7,13 +7,14 @@ import msgspec
 
 from dukou.config import PlainConfig
 from dukou.core.errors import Code, DukouError, Reason
-from dukou.net.api import Call, Generation
+from dukou.core.version import ModelRef
+from dukou.net.api import Api, Call, Generation
 from dukou.net.calls import Calls
 from dukou.net.dialects import surface
 from dukou.net.exchange import Answer, Exchange, OnRefused, error_body
 from dukou.net.facts import Facts
 from dukou.net.generate import Generations
-from dukou.net.routes import Asked, Page, Route
+from dukou.net.routes import Asked, Command, Page, Route
 from dukou.net.status import CODES
 
 KNOWN_ROUTES = 1024
@@ -61,6 +62,8 @@ class Front:
                 self._show(exchange, route)
             elif isinstance(route, Generation):
                 self._generations.answer(exchange, route)
+            elif isinstance(route, Command):
+                exchange.run = asyncio.get_running_loop().create_task(self._obey(exchange, route))
             else:
                 if route.status >= 400:
                     self._tell_refused(exchange, CODES[route.status])
@@ -86,12 +89,10 @@ class Front:
 
     def _page(self, exchange: Exchange, page: Page) -> Answer:
         try:
-            answer = page.show(self._surface.view, Asked(page.ref, exchange.headers, exchange.body))
+            answer = page.show(self._surface.view, _asked(exchange, page.ref))
         except DukouError as error:
             return page.api.refuse(error)
-        if page.api.headers:
-            return msgspec.structs.replace(answer, headers=(*answer.headers, *page.api.headers))
-        return answer
+        return _with_headers(answer, page.api)
 
     def _shown(self, exchange: Exchange, done: "asyncio.Future[Answer]") -> None:
         if done.cancelled():
@@ -101,8 +102,25 @@ class Front:
         else:
             self._fail(exchange, done.exception())
 
+    async def _obey(self, exchange: Exchange, command: Command) -> None:
+        try:
+            answer = await command.act(self._surface.view, _asked(exchange, command.ref))
+            exchange.answer(_with_headers(answer, command.api))
+        except DukouError as error:
+            exchange.answer(command.api.refuse(error))
+        except Exception as error:
+            self._fail(exchange, error)
+
     def _fail(self, exchange: Exchange, error: BaseException | None = None) -> None:
         """What went wrong here is logged, counted, and answered."""
         _log.error("request %s failed", exchange.id, exc_info=error or True)
         self._tell_refused(exchange, Code.INTERNAL)
         exchange.answer(Answer(500, error_body(DukouError(Reason.INTERNAL).what())))
+
+
+def _asked(exchange: Exchange, ref: ModelRef) -> Asked:
+    return Asked(ref, exchange.headers, exchange.body, exchange.peer)
+
+
+def _with_headers(answer: Answer, api: Api) -> Answer:
+    return msgspec.structs.replace(answer, headers=(*answer.headers, *api.headers)) if api.headers else answer

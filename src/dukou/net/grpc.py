@@ -214,6 +214,7 @@ class TaskCall(Stream):
     def __init__(self, link: Link, stream_id: int, head: Head, handler: Handler, deadline_s: float) -> None:
         super().__init__(link, stream_id)
         self.id = link.shared.id_for(head.headers)
+        self.peer = link.peer
         self.metadata: Headers = head.headers
         self.deadline_s = deadline_s
         self.initial_metadata: list[tuple[bytes, bytes]] = []

@@ -139,7 +139,7 @@ class Http2Connection(asyncio.Protocol):
     def begin(self, transport: asyncio.Transport) -> None:
         """Speak on `transport`, which has been counted in."""
         self._transport = transport
-        self.peer = peer_of(transport) if self.shared.log_to else ""
+        self.peer = peer_of(transport)
         self.read_s = self._idle_s = self._strain_s = self.shared.clock()
         if self.settings.max_connection_age_s > 0.0:
             # A tenth more or less, so that clients that came together do not come back together.

@@ -122,7 +122,7 @@ class HttpStream(Stream):
     def __init__(self, link: Link, stream_id: int, head: Head, respond: Responder) -> None:
         super().__init__(link, stream_id)
         request_id = link.shared.id_for(head.headers)
-        self._exchange = Exchange(head, b"", request_id, link.read_s, self._answer)
+        self._exchange = Exchange(head, b"", request_id, link.read_s, self._answer, False, link.peer)
         self._respond = respond
         self._body = Body()
         self._pieces: PieceWriter | None = None

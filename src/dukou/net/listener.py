@@ -9,13 +9,14 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
-from dukou.config import EngineConfig, Http2Config, HttpConfig, PlainConfig
+from dukou.config import EngineConfig, Http2Config, HttpConfig, ModelsConfig, PlainConfig
 from dukou.core.clock import Clock, monotonic
 from dukou.core.clock import wall as wall_clock
 from dukou.core.errors import Code
 from dukou.core.event import Observer, RequestRefused
 from dukou.core.message import DataPlane
 from dukou.core.statistics import VersionStatistics
+from dukou.core.verb import Control
 from dukou.core.version import ModelVersion
 from dukou.net.calls import Calls
 from dukou.net.connections import Connections
@@ -39,7 +40,7 @@ class HttpServer:
     what the models have done; they run in `pool`, where large bodies are read and large answers written: a pool of its
     own, or models would hold them up. `plain` is the simple route. `observers` are told of what is refused and, with
     `access_log`, of every request. `methods(facts, dialect)` are the gRPC methods, `new_session` makes the HTTP/2
-    session of a connection.
+    session of a connection. `control` is the control plane, as far as `models` lets callers use it.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class HttpServer:
         http2: Http2Config | None = None,
         methods: Callable[[Facts, str], Methods] = all_methods,
         new_session: NewSession = Session,
+        control: Control | None = None,
+        models: ModelsConfig | None = None,
     ) -> None:
         self._http = http
         self._http2 = http2 or Http2Config()
@@ -83,6 +86,9 @@ class HttpServer:
             engine.decode_off_loop_bytes,
             lambda: self._scheme,
             engine.request_timeout_s,
+            control,
+            reloads=control is not None and models is not None and bool(models.config_file),
+            explicit=control is not None and models is not None and models.control == "explicit",
         )
         self._fronts: dict[str, Front] = {}
         self._sites: dict[str, Site] = {}

@@ -122,12 +122,8 @@ def _versions(view: View, asked: Asked) -> list[ModelVersion]:
 
 def index(view: View, asked: Asked) -> Answer:
     """What the repository holds, and the state of each."""
-    body = asked.body
-    if b"content-encoding" in asked.headers:
-        body = decompress(asked.headers[b"content-encoding"], body, LARGEST_BODY_BYTES)
-    if len(body) > LARGEST_BODY_BYTES:
-        raise DukouError(Reason.BODY_TOO_LARGE, wanted=LARGEST_BODY_BYTES)
-    return Answer(200, orjson.dumps(oip_repository.index(view.facts.plane.table, oip_repository.parse_index(body))))
+    only_ready = oip_repository.parse_index(small_body(asked))
+    return Answer(200, orjson.dumps(oip_repository.index(view.facts.plane.table, only_ready)))
 
 
 def kserve_load(view: View, asked: Asked) -> Answer:
@@ -185,6 +181,16 @@ def _origin(view: View, asked: Asked) -> str:
     host = asked.headers.get(b"host", b"")
     name = host.decode("ascii") if _HOST.fullmatch(host) else "localhost"
     return f"{view.facts.scheme()}://{name}"
+
+
+def small_body(asked: Asked) -> bytes:
+    """The body, which is not large in any request that is meant. Raises DukouError."""
+    body = asked.body
+    if b"content-encoding" in asked.headers:
+        body = decompress(asked.headers[b"content-encoding"], body, LARGEST_BODY_BYTES)
+    if len(body) > LARGEST_BODY_BYTES:
+        raise DukouError(Reason.BODY_TOO_LARGE, wanted=LARGEST_BODY_BYTES)
+    return body
 
 
 def _chosen(view: View, asked: Asked) -> Served:

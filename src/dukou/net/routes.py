@@ -5,7 +5,7 @@ match.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -41,11 +41,12 @@ class View(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a page is told of the request for it."""
+    """What a page or a command is told of the request for it."""
 
     ref: ModelRef
     headers: Headers
     body: bytes
+    peer: str = ""
 
 
 Show: TypeAlias = Callable[[View, Asked], Answer]
@@ -61,7 +62,19 @@ class Page(msgspec.Struct, frozen=True):
     in_pool: bool = False
 
 
-Route: TypeAlias = Call | Generation | Page | Answer
+Act: TypeAlias = Callable[[View, Asked], Awaitable[Answer]]
+"""Has something done, and answers when it is. Raises DukouError."""
+
+
+class Command(msgspec.Struct, frozen=True):
+    """Something to be done about `ref`, as an ordinary task; `api` tells its errors."""
+
+    act: Act
+    api: Api
+    ref: ModelRef
+
+
+Route: TypeAlias = Call | Generation | Page | Command | Answer
 """What a request is meant for; an Answer is one that is known without looking further."""
 
 Make: TypeAlias = Callable[[ModelRef], Route]
@@ -151,20 +164,23 @@ def _allow(methods: Sequence[bytes]) -> Answer:
     return Answer(204, content_type=b"", headers=((b"allow", b", ".join((*methods, b"OPTIONS"))),))
 
 
-# TensorFlow Serving's paths match without regard to case and refuse as a whole what does not match.
+# TensorFlow Serving's paths match without regard to case and refuse as a whole what does not match. Reloading is an
+# addition.
 
 _TF_CALL = re.compile(
     rb"/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?:(predict|classify|regress)", re.IGNORECASE
 )
+_TF_RELOAD = re.compile(rb"/v1/models/([^/:]+)(?:/versions/([0-9]+))?/reload", re.IGNORECASE)
 _TF_READ = re.compile(rb"/v1/models(?:/([^/:]+))?(?:/versions/([0-9]+)|/labels/([^/:]+))?(/metadata)?", re.IGNORECASE)
 
 
 class TfPaths(msgspec.Struct, frozen=True):
-    """Everything below `/v1/`, as TensorFlow Serving has it: the protocol of each verb, and pages."""
+    """Everything below `/v1/`, as TensorFlow Serving has it: the protocol of each verb, pages, and `reload`."""
 
     calls: Mapping[bytes, Api]
     status: Make
     metadata: Make
+    reload: Make
     options: Route
 
     def find(self, method: bytes, path: bytes) -> Route | None:
@@ -178,6 +194,8 @@ class TfPaths(msgspec.Struct, frozen=True):
             api = self.calls.get(verb)
             if api is not None:
                 return self._of_model(names, lambda ref: Call(api, ref))
+        if method == b"POST" and (match := _TF_RELOAD.fullmatch(path)):
+            return self._of_model((*match.groups(), b""), self.reload)
         if method == b"GET" and (match := _TF_READ.fullmatch(path)):
             *names, metadata = match.groups()
             if names[0] is None:

@@ -12,12 +12,13 @@ from dukou.wire.codec import Headers
 class Rpc(Protocol):
     """A call under way. Its handler is an ordinary asyncio task, cancelled when the caller goes or the deadline passes.
 
-    `metadata` are the request's, names in lower case, values as they came (those of `-bin` names still in base64);
-    `deadline_s` is on the monotonic clock. `initial_metadata` goes out with the first message or the status,
-    `trailing_metadata` with the status.
+    `peer` is who calls (`dukou.net.connections.peer_of`). `metadata` are the request's, names in lower case, values as
+    they came (those of `-bin` names still in base64); `deadline_s` is on the monotonic clock. `initial_metadata` goes
+    out with the first message or the status, `trailing_metadata` with the status.
     """
 
     id: str
+    peer: str
     metadata: Headers
     arrived_s: float
     deadline_s: float

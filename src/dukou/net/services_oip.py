@@ -4,7 +4,7 @@ What is told of the server and its models are the pages of its HTTP side, writte
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.version import ModelRef
 from dukou.net import dialects, pages, status
 from dukou.net.api import Api
+from dukou.net.commands import change
 from dukou.net.facts import Facts
 from dukou.net.routes import Asked, Show, View
 from dukou.net.rpc import GrpcError, Handler, Method, Methods, Rpc, Unary
@@ -29,6 +30,8 @@ SERVICE = "inference.GRPCInferenceService"
 
 Tell: TypeAlias = Callable[[View, Any], Mapping[str, Any]]
 """Makes the tree of a response from a request. Raises DukouError."""
+Change: TypeAlias = Callable[[View, Any, Rpc], Awaitable[Mapping[str, Any]]]
+"""The same once something is done."""
 
 _MODEL_INFER = entry("ModelInfer", "GRPC")
 _INFER = Api(oip_grpc, status.GRPC, ok=0, entry=_MODEL_INFER)
@@ -56,6 +59,8 @@ def methods(facts: Facts, dialect: str) -> Methods:
         "ModelInfer": Unary(_TRITON_INFER if dialect == "triton" else _INFER),
         "ModelStreamInfer": partial(model_stream_infer, facts, dialect == "mlserver"),
         **{name: partial(_told, view, name, tell) for name, tell in _TOLD.items()},
+        "RepositoryModelLoad": partial(_changed, view, "RepositoryModelLoad", _load),
+        "RepositoryModelUnload": partial(_changed, view, "RepositoryModelUnload", _unload),
         **{name: _refusing(f"the server does not support {what}") for name, what in _NOT_SUPPORTED.items()},
     }
     return {f"/{SERVICE}/{name}".encode(): method for name, method in found.items()}
@@ -71,8 +76,22 @@ async def _told(view: View, name: str, tell: Tell, rpc: Rpc) -> None:
         else:
             answer = _answer(view, name, tell, message)
     except DukouError as error:
-        raise GrpcError(status.GRPC[error.code], oip_grpc.refuse(error).decode()) from error.__cause__
+        raise _error(error) from error.__cause__
     await rpc.send(answer)
+
+
+async def _changed(view: View, name: str, make: Change, rpc: Rpc) -> None:
+    """The same for what the control plane has to do."""
+    message = await _only_message(rpc)
+    try:
+        tree = await make(view, pool.parse(f"inference.{name}Request", message), rpc)
+    except DukouError as error:
+        raise _error(error) from error.__cause__
+    await rpc.send(_response(name, tree))
+
+
+def _error(error: DukouError) -> GrpcError:
+    return GrpcError(status.GRPC[error.code], oip_grpc.refuse(error).decode())
 
 
 async def _only_message(rpc: Rpc) -> bytes:
@@ -83,7 +102,10 @@ async def _only_message(rpc: Rpc) -> bytes:
 
 
 def _answer(view: View, name: str, tell: Tell, message: bytes) -> bytes:
-    tree = tell(view, pool.parse(f"inference.{name}Request", message))
+    return _response(name, tell(view, pool.parse(f"inference.{name}Request", message)))
+
+
+def _response(name: str, tree: Mapping[str, Any]) -> bytes:
     answer: bytes = to_message(tree, f"inference.{name}Response").SerializeToString()
     return answer
 
@@ -133,20 +155,28 @@ def _index(view: View, request: Any) -> Mapping[str, Any]:
     return {"models": oip_repository.index(view.facts.plane.table, request.ready)}
 
 
-def _load(view: View, request: Any) -> Mapping[str, Any]:
-    """In KServe's form a model that is served already is loaded; no other model can be."""
+async def _load(view: View, request: Any, rpc: Rpc) -> Mapping[str, Any]:
+    """Where callers load nothing, a model that is served already is loaded in KServe's form."""
     name = _kserve_name(view, request)
-    if not name:
-        raise oip_repository.refuse_control()
-    view.facts.plane.choose(ModelRef(name), "")
-    return {"model_name": name, "isLoaded": True}
-
-
-def _unload(view: View, request: Any) -> Mapping[str, Any]:
-    name = _kserve_name(view, request)
-    if name:
+    if view.facts.explicit:
+        verb = oip_repository.load(request.model_name or name, _parameters(request))
+        await change(view.facts, verb, rpc.peer, rpc.metadata)
+    elif name:
         view.facts.plane.choose(ModelRef(name), "")
-    raise oip_repository.refuse_control()
+    else:
+        raise oip_repository.refuse_control()
+    return {} if request.model_name else {"model_name": name, "isLoaded": True}
+
+
+async def _unload(view: View, request: Any, rpc: Rpc) -> Mapping[str, Any]:
+    name = _kserve_name(view, request)
+    if not view.facts.explicit:
+        if name:
+            view.facts.plane.choose(ModelRef(name), "")
+        raise oip_repository.refuse_control()
+    verb = oip_repository.unload(request.model_name or name, _parameters(request))
+    await change(view.facts, verb, rpc.peer, rpc.metadata)
+    return {} if request.model_name else {"model_name": name, "isUnloaded": True}
 
 
 def _kserve_name(view: View, request: Any) -> str:
@@ -154,7 +184,15 @@ def _kserve_name(view: View, request: Any) -> str:
     if request.model_name:
         return ""
     first: str = request.repository_name
-    return first if view.dialect == "kserve" or first in view.facts.plane.table.models else ""
+    known = view.dialect == "kserve" or view.facts.explicit or first in view.facts.plane.table.models
+    return first if known else ""
+
+
+def _parameters(request: Any) -> Mapping[str, Any]:
+    return {
+        name: getattr(said, said.WhichOneof("parameter_choice") or "string_param")
+        for name, said in request.parameters.items()
+    }
 
 
 _TOLD: Mapping[str, Tell] = {
@@ -166,8 +204,6 @@ _TOLD: Mapping[str, Tell] = {
     "ModelConfig": _model_config,
     "ModelStatistics": _model_statistics,
     "RepositoryIndex": _index,
-    "RepositoryModelLoad": _load,
-    "RepositoryModelUnload": _unload,
 }
 _READS_FILES = frozenset({"ModelStatistics"})
 _NOT_SUPPORTED: Mapping[str, str] = {

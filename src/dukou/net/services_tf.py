@@ -16,8 +16,10 @@ from dukou.core.entry import entry
 from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served, Table
 from dukou.core.model import DEFAULT_SIGNATURE, State
+from dukou.core.verb import ReloadConfig
 from dukou.net import status, streaming
 from dukou.net.api import Api
+from dukou.net.commands import check_caller
 from dukou.net.facts import Facts
 from dukou.net.rpc import GrpcError, Methods, Rpc, Unary
 from dukou.protos import pool
@@ -48,7 +50,7 @@ def methods(facts: Facts, dialect: str) -> Methods:
         "PredictionService/MultiInference": partial(_multi_inference, facts),
         "PredictionService/GetModelMetadata": _handler("GetModelMetadataRequest", partial(_metadata, facts)),
         "ModelService/GetModelStatus": _handler("GetModelStatusRequest", partial(_status, facts)),
-        "ModelService/HandleReloadConfigRequest": _handler("ReloadConfigRequest", partial(_reload, facts)),
+        "ModelService/HandleReloadConfigRequest": partial(_reload, facts),
     }
     return {f"/{_PACKAGE}.{name}".encode(): method for name, method in services.items()}
 
@@ -100,15 +102,33 @@ def _status(facts: Facts, said: Any) -> Any:
     return to_message(tree, f"{_PACKAGE}.GetModelStatusResponse")
 
 
-def _reload(facts: Facts, said: Any) -> Any:
+async def _reload(facts: Facts, rpc: Rpc) -> None:
+    """What is wrong with a configuration is the status of the call; the response only says that nothing is."""
+    body = await rpc.receive()
+    try:
+        config = pool.parse(f"{_PACKAGE}.ReloadConfigRequest", body or b"").config
+        if facts.control is None or not (facts.reloads or facts.explicit):
+            raise _not_enabled(facts, config)
+        check_caller(rpc.peer, rpc.metadata, only_local=not facts.explicit)
+        await facts.control.do(ReloadConfig(config.SerializeToString()), rpc.peer)
+    except DukouError as error:
+        raise _told(error) from error.__cause__
+    response = pool.message(f"{_PACKAGE}.ReloadConfigResponse")()
+    response.status.SetInParent()
+    await rpc.send(response.SerializeToString())
+
+
+def _not_enabled(facts: Facts, config: Any) -> DukouError:
+    """Why a configuration is not put in force. Raises DukouError where it never could be."""
     table = facts.plane.table
-    tf_reload.check(said.config, table.models)
-    tf_reload.check_labels(said.config, _available(table), table.labels)
+    tf_reload.check(config, table.models)
+    tf_reload.check_labels(config, _available(table), table.labels)
     detail = (
         "Reloading the configuration is not enabled on this server: the config is valid, nothing was changed. "
-        "The models are those that the server was started with."
+        "It is with --model_config_file FILE, for callers of its own machine, and with --set models.control=explicit, "
+        "for all."
     )
-    raise says(detail, Reason.NOT_SUPPORTED)
+    return says(detail, Reason.NOT_SUPPORTED)
 
 
 def _available(table: Table) -> Mapping[str, Collection[int]]:

@@ -8,6 +8,8 @@ from dukou.core.errors import DukouError, Reason
 
 def describe(error: DukouError) -> str:
     """The message of an error; the default sentence where no client looks for another."""
+    if "text" in error.facts:
+        return str(error.facts["text"])
     text = _TEXTS.get(error.reason)
     return text(_Facts(error.facts)) if text else str(error)
 
