@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dukou.core.buckets import FINE_SECONDS, SECONDS
 from dukou.core.entry import ENTRIES, entry
 from dukou.core.errors import Code
-from dukou.core.event import BatchRan, RequestLogged, RequestRefused
+from dukou.core.event import BatchRan, CopiesSent, RequestLogged, RequestRefused
 from dukou.core.version import ModelVersion
 from dukou.telemetry import layout
 from dukou.telemetry.counters import Counters, clear, spread
-from dukou.telemetry.layout import MOST_BLOCKS, MOST_SIZES, ROWS, SECONDS
+from dukou.telemetry.layout import MOST_BLOCKS, MOST_SIZES, ROWS
 from dukou.telemetry.totals import Executions, Totals, read_totals
 from dukou.testing.clock import HandClock
 
@@ -131,6 +133,15 @@ def test_a_failed_execution_answers_nobody(counters: Counters, tmp_path: Path) -
 
     iris = read_totals(tmp_path, EVERY).blocks[1]
     assert (iris.failed_runs, iris.sizes, iris.batch.count, iris.executed) == (1, {}, 0, 0)
+
+
+def test_copies_are_counted_for_the_shadow(counters: Counters, tmp_path: Path) -> None:
+    """Those that went out and those that were dropped; the shadow has answered no caller by them."""
+    counters(CopiesSent(WINE, sent=3, dropped=2))
+    counters(CopiesSent(WINE, sent=1, dropped=0))
+
+    wine = read_totals(tmp_path, EVERY).blocks[MOST_BLOCKS - 1]
+    assert (wine.copies_sent, wine.copies_dropped, wine.requests) == (4, 2, 0)
 
 
 def test_an_execution_whose_callers_have_gone_is_one(counters: Counters, tmp_path: Path) -> None:
@@ -310,10 +321,11 @@ def test_spreading_a_batch_equals_finding_each_requests_bucket(waits_s: list[flo
     until_s = 128.0
     times = sorted(until_s - wait for wait in waits_s)
 
-    found = list(spread(times, until_s))
+    cells = memoryview(array("d", [0.0] * (2 + len(FINE_SECONDS) + 1)))
+    spread(times, until_s, FINE_SECONDS, cells, 2)
 
-    assert Counter(dict(found)) == Counter(bisect_left(SECONDS, wait) for wait in waits_s)
-    assert len(dict(found)) == len(found)
+    expected = Counter(2 + bisect_left(FINE_SECONDS, wait) for wait in waits_s)
+    assert {index: count for index, count in enumerate(cells) if count} == expected
 
 
 @given(st.lists(st.floats(0.0, 100.0) | st.sampled_from(SECONDS), min_size=1, max_size=80), st.floats(0.0, 1e6))
@@ -321,7 +333,10 @@ def test_no_request_is_lost_or_counted_twice_whatever_the_rounding(waits_s: list
     """Times on or next to a bound may round into the neighbour, but each is counted once."""
     times = sorted(until_s - wait for wait in waits_s)
 
-    assert sum(count for _, count in spread(times, until_s)) == len(waits_s)
+    cells = memoryview(array("d", [0.0] * (len(SECONDS) + 1)))
+    spread(times, until_s, SECONDS, cells, 0)
+
+    assert sum(cells) == len(waits_s)
 
 
 def test_the_counts_of_all_slots_are_added_up(tmp_path: Path) -> None:

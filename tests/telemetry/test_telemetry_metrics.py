@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dukou.core.errors import Code
-from dukou.core.event import BatchRan, RequestRefused
+from dukou.core.event import BatchRan, CopiesSent, RequestRefused
 from dukou.core.model import Evidence, ModelManifest, ModelVersion
 from dukou.telemetry.counters import Counters
 from dukou.telemetry.layout import SECONDS
@@ -99,6 +99,18 @@ def test_the_model_and_the_workers_are_described(counters: Counters, tmp_path: P
     assert samples["dukou_worker_resident_bytes"]["0",] > 1_000_000
 
 
+def test_copies_show_for_shadows_only(counters: Counters, tmp_path: Path) -> None:
+    """What was sent and what was dropped; a version that was no shadow has neither."""
+    counters(BatchRan(IRIS, [9.5], 10.0, 10.25, rows=1, inline=True))
+    before = scrape(tmp_path)
+    counters(CopiesSent(IRIS, 2, 1))
+    after = scrape(tmp_path)
+
+    assert "dukou_shadow_copies_total" not in before
+    assert after["dukou_shadow_copies_total"] == {("iris", "3"): 2}
+    assert after["dukou_shadow_copies_dropped_total"] == {("iris", "3"): 1}
+
+
 @pytest.mark.socket
 def test_a_worker_that_has_ended_is_not_counted_as_running(counters: Counters, tmp_path: Path) -> None:
     """Its counts stay, its process is gone."""
@@ -116,6 +128,7 @@ def test_the_table_of_metrics_is_what_is_told(counters: Counters, tmp_path: Path
     """Names, kinds, help and labels in the table are those of the text."""
     counters(BatchRan(IRIS, [9.5], 10.0, 10.25, rows=1, inline=True))
     counters(RequestRefused(IRIS, Code.INTERNAL, 1.0, 2.0))
+    counters(CopiesSent(IRIS, 2, 1))
 
     text = render(tmp_path, BLOCKS, [MANIFEST]).decode()
 

@@ -1,5 +1,7 @@
 """The bounds of the buckets that times are counted in, the same wherever two histograms meet."""
 
+from collections.abc import Sequence
+
 SECONDS = tuple([1e-5 * 1.8**exponent for exponent in range(33)])
 """Upper bounds of time buckets as they are told, 10 µs to 25 min; one more bucket takes what is longer. They are
 TensorFlow Serving's, so that histograms of both can be added up."""
@@ -15,6 +17,6 @@ FINE_SECONDS = tuple(
 SECONDS, to the bit, so that three buckets add up to one of those."""
 
 
-def coarse(fine: list[int]) -> list[int]:
+def coarse(fine: Sequence[float]) -> list[float]:
     """Counts by FINE_SECONDS as counts by SECONDS: the first and the last bucket stay as they are."""
     return [fine[0], *[sum(fine[start : start + FINER]) for start in range(1, len(fine) - 1, FINER)], fine[-1]]

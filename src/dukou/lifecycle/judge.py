@@ -11,6 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from dukou.core.buckets import FINE_SECONDS, SECONDS
+from dukou.core.comparison import MOST_SLICES
 from dukou.lifecycle import sequential
 from dukou.lifecycle.measured import Counts, Measured, Outcomes
 from dukou.lifecycle.plan import Plan
@@ -26,9 +27,6 @@ is found, a bad candidate has to be found fine on that very metric."""
 _METRICS = 7
 _SHARE = FALSE_ROLLBACK / _METRICS
 """Of each of: errors, p50, p99 (split again over the steps), accuracy, rows failed on, disagreement, slices."""
-
-MOST_SLICES = 64
-"""So many slices have a share of the slices' budget; more are not judged."""
 
 ANSWERS_MARGIN = 0.01
 """Rows on which both may disagree without a human being asked, and answers that may be wrong more often."""
@@ -173,13 +171,13 @@ def _of_comparison(sample: Sample) -> Iterator[Question]:
     most = ANSWERS_MARGIN if plan.max_disagreement is None else plan.max_disagreement
     disagreed = Trials(comparison.disagreed, comparison.rows)
     yield Rates("disagreement", disagreed, None, most, _SHARE, "compared rows", "differed", above=unlike)
-    for value, tally in list(comparison.slices.items())[:MOST_SLICES]:
+    for value, tally in comparison.slices.items():
         yield Rates(
             f"disagreement where {plan.slice_by} is {value}",
             Trials(tally.disagreed, tally.rows),
             None,
             most,
-            _SHARE / MOST_SLICES,
+            _SHARE / (MOST_SLICES + 1),
             "compared rows",
             "differed",
             needed=False,

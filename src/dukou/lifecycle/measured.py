@@ -51,7 +51,7 @@ def since(now: Counts, base: Counts) -> Counts:
     return Counts(now.answered - base.answered, now.errors - base.errors, latency)
 
 
-def plus(counts: Counts, more: Counts) -> Counts:
+def add(counts: Counts, more: Counts) -> Counts:
     """Both together."""
     latency = counts.latency or more.latency
     if counts.latency and more.latency:

@@ -7,11 +7,23 @@ from math import ceil, isinf
 import msgspec
 
 from dukou.core.errors import DukouError, Reason
-from dukou.lifecycle.judge import Finding, Outcome, Sample, answer, percent, questions, by_labels
-from dukou.lifecycle.measured import Counts, Measured, Outcomes, since
+from dukou.lifecycle.judge import Finding, Outcome, Sample, answer, by_labels, percent, questions
+from dukou.lifecycle.measured import Counts, Measured, Outcomes, add, since
 from dukou.lifecycle.plan import FULL, Plan, Step
 
-__all__ = ("Counts", "Decision", "Measured", "Outcomes", "Rollout", "Status", "Verdict", "advance", "next_step")
+__all__ = (
+    "Counts",
+    "Decision",
+    "Measured",
+    "Outcomes",
+    "Rollout",
+    "Status",
+    "Verdict",
+    "add",
+    "advance",
+    "next_step",
+    "since",
+)
 
 
 class Status(Enum):

@@ -6,7 +6,8 @@ from itertools import accumulate
 
 import msgspec
 
-from dukou.telemetry.layout import ROWS, SECONDS
+from dukou.core.buckets import SECONDS
+from dukou.telemetry.layout import ROWS
 from dukou.telemetry.totals import Histogram
 
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})

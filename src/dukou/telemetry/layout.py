@@ -4,18 +4,15 @@ Every cell is 8 bytes, a double: whole numbers are exact up to 2^53, seconds to 
 The layout number changes with anything here, so that a file of another layout is not taken for one of this.
 """
 
+from dukou.core.buckets import FINE_SECONDS, SECONDS
 from dukou.core.entry import ENTRIES
 from dukou.core.errors import Code
 
-LAYOUT = 3
+LAYOUT = 4
 PREFIX = "counters-"
 MOST_BLOCKS = 1024
 MOST_SIZES = 128
 """So many batch sizes of a version have a row of their own; the ones that come first keep it."""
-
-SECONDS = tuple([1e-5 * 1.8**exponent for exponent in range(33)])
-"""Upper bounds of the latency, queue and execution buckets, 10 µs to 25 min; one more bucket takes what is longer.
-They are TensorFlow Serving's, so that histograms of both can be added up."""
 
 ROWS = tuple([2**exponent for exponent in range(21)])
 """Upper bounds of the batch size buckets, in rows; one more bucket takes what is larger."""
@@ -24,6 +21,7 @@ CODES = tuple(Code)
 """Errors are counted by Code, in this order."""
 
 TIME_BUCKETS = len(SECONDS) + 1
+FINE_BUCKETS = len(FINE_SECONDS) + 1
 ROW_BUCKETS = len(ROWS) + 1
 CELL_BYTES = 8
 
@@ -33,9 +31,10 @@ OFFSET = 2
 USED = 3
 HEADER_CELLS = USED + MOST_BLOCKS
 
-# A block begins with one group for each kind of call.
+# A block begins with one group for each kind of call. Latencies are counted finer than they are told: rollouts are
+# judged by them.
 LATENCY = 0
-RUNTIME = LATENCY + TIME_BUCKETS
+RUNTIME = LATENCY + FINE_BUCKETS
 LATENCY_SUM = RUNTIME + TIME_BUCKETS
 QUEUE_SUM = LATENCY_SUM + 1
 ENTRY_CELLS = QUEUE_SUM + 1
@@ -51,11 +50,13 @@ UNSAID = ERROR_SUM + 1
 FAILED_RUNS = UNSAID + 1
 LAST = FAILED_RUNS + 1  # on the monotonic clock
 PENDING = LAST + 1
+COPIES_SENT = PENDING + 1
+COPIES_DROPPED = COPIES_SENT + 1
 
 # A row of a batch size: how many executions, and three times of them. Its size stands before it.
 RUNS, INPUT, INFER, OUTPUT = range(4)
 SIZE_CELLS = 1 + 4
-SIZES = PENDING + 1
+SIZES = COPIES_DROPPED + 1
 OTHER_SIZES = SIZES + MOST_SIZES * SIZE_CELLS
 OTHER_ROWS = OTHER_SIZES + 4
 OTHER_BUCKETS = OTHER_ROWS + 1

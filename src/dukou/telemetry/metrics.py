@@ -39,6 +39,15 @@ EXECUTIONS = Metric(
     "dukou_executions_total", "counter", _VERSION, "Executions of the model, each for one batch, failed ones too."
 )
 EXECUTED_ROWS = Metric("dukou_rows_total", "counter", _VERSION, "Rows that the model has answered.")
+COPIES = Metric(
+    "dukou_shadow_copies_total", "counter", _VERSION, "Copies of answered executions sent to the version as a shadow."
+)
+DROPPED = Metric(
+    "dukou_shadow_copies_dropped_total",
+    "counter",
+    _VERSION,
+    "Copies that were not sent, as the shadow was busy or away: they cost the primary nothing.",
+)
 MODEL_INFO = Metric(
     "dukou_model_info",
     "gauge",
@@ -51,6 +60,7 @@ MEMORY = Metric("dukou_worker_resident_bytes", "gauge", ("worker",), "Memory tha
 
 METRICS = (
     *(REQUESTS, ERRORS, DURATION, QUEUE, BATCH_ROWS, EXECUTIONS, EXECUTED_ROWS),
+    *(COPIES, DROPPED),
     *(MODEL_INFO, WORKERS, CPU, MEMORY),
 )
 """All metrics, in the order of the reference page."""
@@ -91,6 +101,9 @@ def _write(
     page.add_histogram(BATCH_ROWS, IN_ROWS, ((labels, batch) for labels, batch, _ in batches))
     page.add(EXECUTIONS, ((labels, batch.count + failed) for labels, batch, failed in batches))
     page.add(EXECUTED_ROWS, ((labels, batch.total) for labels, batch, _ in batches))
+    shadows = [(labels, block) for labels, block in counted if block.copies_sent or block.copies_dropped]
+    page.add(COPIES, ((labels, block.copies_sent) for labels, block in shadows))
+    page.add(DROPPED, ((labels, block.copies_dropped) for labels, block in shadows))
     page.add(MODEL_INFO, ((_described(manifest), 1) for manifest in manifests))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from dukou.core.buckets import coarse
 from dukou.core.errors import Code
 from dukou.telemetry import layout
 from dukou.telemetry.layout import CODES, ROWS
@@ -55,9 +56,10 @@ class Executions(msgspec.Struct):
 
 
 class EntryTotals(msgspec.Struct):
-    """Requests that came by one kind of call: seconds from arrival to the end of the execution that answered each, and
-    seconds of that execution."""
+    """Requests that came by one kind of call: seconds from arrival to the end of the execution that answered each (with
+    `fine`, the same by FINE_SECONDS), and seconds of that execution."""
 
+    fine: list[int] = msgspec.field(default_factory=lambda: [0] * layout.FINE_BUCKETS)
     latency: Histogram = msgspec.field(default_factory=times)
     runtime: Histogram = msgspec.field(default_factory=times)
 
@@ -71,7 +73,7 @@ class BlockTotals(msgspec.Struct):
     request saw of joining and cutting, added up. `errors` counts refused requests by Code (those that did not occur
     are left out), which took `error_s` in all; `unsaid` are those among them that had been executed, so `entries` has
     them too. `failed_runs` are executions that answered nobody. `last_s` is the Unix time of the last execution.
-    `pending` requests waited when a worker last looked.
+    `pending` requests waited when a worker last looked. `copies_sent` went to it as a shadow, `copies_dropped` did not.
     """
 
     entries: dict[int, EntryTotals] = {}
@@ -87,6 +89,8 @@ class BlockTotals(msgspec.Struct):
     failed_runs: int = 0
     last_s: float = 0.0
     pending: int = 0
+    copies_sent: int = 0
+    copies_dropped: int = 0
 
     @property
     def latency(self) -> Histogram:
@@ -95,6 +99,11 @@ class BlockTotals(msgspec.Struct):
         for entry in self.entries.values():
             both.add(entry.latency.counts, entry.latency.total)
         return both
+
+    @property
+    def fine(self) -> list[int]:
+        """How many answered requests took how long, by FINE_SECONDS."""
+        return [sum(counts) for counts in zip(*(entry.fine for entry in self.entries.values()), strict=True)]
 
     @property
     def batch(self) -> Histogram:
@@ -182,6 +191,8 @@ def _add(into: BlockTotals, cells: tuple[float, ...], offset_s: float) -> None:
     into.unsaid += int(cells[layout.UNSAID])
     into.failed_runs += int(cells[layout.FAILED_RUNS])
     into.pending += int(cells[layout.PENDING])
+    into.copies_sent += int(cells[layout.COPIES_SENT])
+    into.copies_dropped += int(cells[layout.COPIES_DROPPED])
     if cells[layout.LAST]:
         into.last_s = max(into.last_s, cells[layout.LAST] + offset_s)
 
@@ -191,6 +202,7 @@ def _add_entry(into: BlockTotals, index: int, cells: tuple[float, ...]) -> None:
     if not any(latency):
         return
     entry = into.entries.setdefault(index, EntryTotals())
-    entry.latency.add(latency, cells[layout.LATENCY_SUM])
+    entry.fine = [have + int(more) for have, more in zip(entry.fine, latency, strict=True)]
+    entry.latency.add(coarse(latency), cells[layout.LATENCY_SUM])
     runtime_s = cells[layout.LATENCY_SUM] - cells[layout.QUEUE_SUM]
     entry.runtime.add(cells[layout.RUNTIME : layout.LATENCY_SUM], runtime_s)
