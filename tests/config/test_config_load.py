@@ -208,3 +208,24 @@ def test_a_section_can_be_replaced_as_a_value() -> None:
     config = Config()
 
     assert replace(config, engine=replace(config.engine, max_batch_rows=8)).engine.max_batch_rows == 8
+
+
+def test_deployments_are_tables_of_their_own(tmp_path: Path) -> None:
+    """In a file they stand beside the sections; they are `models.deployment` all the same."""
+    file = toml(tmp_path, '[deployment.iris]\nsticky = "header:x"\n[deployment.iris.plan]\nsteps = "shadow"\n')
+
+    loaded = load(file, {})
+
+    assert loaded.config.models.deployment == {"iris": {"sticky": "header:x", "plan": {"steps": "shadow"}}}
+    assert loaded.sources["models.deployment"] == str(file)
+
+
+def test_deployments_are_said_once_and_are_tables(tmp_path: Path) -> None:
+    """Not in both forms, and nothing else under that name; a slip in it is told the name."""
+    (both,) = problems(toml(tmp_path, "[deployment.a]\n[models.deployment.b]\n"))
+    (other,) = problems(toml(tmp_path, "deployment = 1"))
+    (slip,) = problems(toml(tmp_path, "[deploymnet.a]\n"))
+
+    assert "it is also there as [models.deployment]" in both
+    assert other.endswith("1 is not a table")
+    assert "did you mean deployment?" in slip

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dukou.config import Config, load
+from dukou.config import AdminConfig, Config, ServerConfig, load
 from dukou.config.rules import reaches_out, violations
 from dukou.core.errors import DukouError
 
@@ -109,3 +109,32 @@ def test_a_path_must_be_one(section: str, values: dict[str, Any], path: str) -> 
 def test_other_paths_are_free(section: str, values: dict[str, Any]) -> None:
     """Only what has a meaning already is taken."""
     assert broken(section, **values) == []
+
+
+@pytest.mark.parametrize(
+    ("listen", "text"),
+    [
+        ("nowhere", "'nowhere' is not"),
+        ("unix:/tmp/admin", "'unix:/tmp/admin' is not `host:port`"),
+        ("0.0.0.0:8600", "other machines can reach 0.0.0.0:8600, and whoever has the token"),
+        ("127.0.0.1:8500", "127.0.0.1:8500 is one of server.listen"),
+    ],
+)
+def test_the_admin_api_has_an_address_of_its_own_on_this_machine(listen: str, text: str) -> None:
+    """Wider only where that was said aloud; never that of the data plane."""
+    ((path, said),) = broken("admin", listen=listen)
+
+    assert path == "admin.listen"
+    assert text in said
+
+
+def test_the_admin_api_may_be_nowhere_or_on_any_free_port() -> None:
+    """Empty, and port 0; and on all addresses where that was said aloud."""
+    wide = replace(Config(), server=ServerConfig(insecure=True), admin=AdminConfig(listen="0.0.0.0:8600"))
+
+    assert broken("admin", listen="") == broken("admin", listen="127.0.0.1:0") == list(violations(wide)) == []
+
+
+def test_an_input_to_be_redacted_has_a_name() -> None:
+    """An empty one is a slip."""
+    assert broken("capture", redact=("X", "")) == [("capture.redact", "an input's name is empty")]

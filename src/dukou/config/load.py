@@ -20,6 +20,9 @@ OWN_VARIABLES: Mapping[str, str] = {
 
 MAX_FILE_BYTES = 1_048_576
 
+TOP_LEVEL: Mapping[str, str] = {"deployment": "models.deployment"}
+"""Settings that a file has as tables of their own, beside the sections."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -136,9 +139,15 @@ def _from_file(path: Path, problems: list[str]) -> Iterator[Given]:
     except ValueError as error:
         problems.append(f"{source}: {error}")
         return
-    sections = [field.name for field in fields(Config)]
+    sections = [*(field.name for field in fields(Config)), *TOP_LEVEL]
     for name, table in document.items():
-        if name not in sections:
+        if name in TOP_LEVEL:
+            section, _, field = TOP_LEVEL[name].partition(".")
+            other = document.get(section)
+            if isinstance(other, dict) and field in other:
+                problems.append(_problem(name, source, f"it is also there as [{section}.{field}]; say it once"))
+            yield Given(TOP_LEVEL[name], table, source)
+        elif name not in sections:
             problems.append(_problem(name, source, "there is no such section" + nearest(name, sections)))
         elif not isinstance(table, dict):
             problems.append(_problem(name, source, f"{table!r} is not a table; write [{name}]"))

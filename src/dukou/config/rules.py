@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 
 from dukou.config.address import parse_address, parse_listen
@@ -15,6 +16,9 @@ def violations(config: Config) -> Iterator[tuple[str, str]]:
     """Every rule that `config` breaks: the path of the setting to change, and what is wrong."""
     yield from _listen(config.server)
     yield from _plain(config.plain)
+    yield from _admin(config)
+    if config.capture.redact and not all(config.capture.redact):
+        yield "capture.redact", "an input's name is empty"
     path = config.telemetry.serving_metrics_path
     if path and not _ROUTE.fullmatch(path):
         yield "telemetry.serving_metrics_path", f"{path!r} is not a path such as /monitoring/prometheus/metrics"
@@ -47,6 +51,33 @@ def _listen(server: ServerConfig) -> Iterator[tuple[str, str]]:
             f"other machines can reach {', '.join(reachable)}, and whoever reaches it may call; "
             "say --insecure (server.insecure = true) if that is wanted, or listen on 127.0.0.1",
         )
+
+
+def _admin(config: Config) -> Iterator[tuple[str, str]]:
+    text = config.admin.listen
+    if not text:
+        return
+    try:
+        host, port = parse_address(text)
+    except ValueError as error:
+        yield "admin.listen", str(error)
+        return
+    if port is None:
+        yield "admin.listen", f"{text!r} is not `host:port`"
+    elif reaches_out(host) and not config.server.insecure:
+        yield (
+            "admin.listen",
+            f"other machines can reach {text}, and whoever has the token may change what is served; "
+            "say --insecure (server.insecure = true) if that is wanted, or listen on 127.0.0.1",
+        )
+    elif port and (host, port) in _addresses(config.server):
+        yield "admin.listen", f"{text} is one of server.listen; the admin API has a port of its own"
+
+
+def _addresses(server: ServerConfig) -> Iterator[tuple[str, int | None]]:
+    for text in server.listen:
+        with suppress(ValueError):
+            yield parse_address(parse_listen(text).address)
 
 
 def _plain(plain: PlainConfig) -> Iterator[tuple[str, str]]:

@@ -193,8 +193,9 @@ class ModelsConfig:
     options: Mapping[str, Any] = _setting({}, "Settings of single models: `[models.options.NAME]` tables.")
     deployment: Mapping[str, Any] = _setting(
         {},
-        "How versions of single models change: `[models.deployment.NAME]` tables with `strategy`, `plan`, `sticky`, "
-        "`keep_previous`.",
+        "How versions of single models change: tables `[deployment.NAME]` with `strategy` (`availability_preserving`, "
+        "the new is loaded before the old is unloaded, or `resource_preserving`), `plan` (text or a table "
+        "`[deployment.NAME.plan]`), `sticky` (`header:NAME` or `input:NAME`), `keep_previous` (true or false).",
     )
 
 
