@@ -44,9 +44,10 @@ class Call(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """What came of a Call: the outputs by name."""
+    """What came of a Call: the outputs by name, and the time of the model itself, in seconds."""
 
     outputs: Tensors
+    infer_s: float = 0.0
 
 
 class Failure(msgspec.Struct):
@@ -103,6 +104,7 @@ class _CallHead(msgspec.Struct, array_like=True, tag="call"):
 
 class _AnswerHead(msgspec.Struct, array_like=True, tag="answer"):
     outputs: list[_Described]
+    infer_s: float
 
 
 class _FailureHead(msgspec.Struct, array_like=True, tag="failure"):
@@ -148,10 +150,10 @@ def encode_call(call: Call) -> list[Part]:
     return _pack(_CallHead(call.signature, call.outputs, call.parameters, inputs), data)
 
 
-def encode_answer(outputs: Tensors) -> list[Part]:
+def encode_answer(outputs: Tensors, infer_s: float = 0.0) -> list[Part]:
     """The frame of an Answer, in parts, as of `encode_copy`. Raises what that raises."""
     data: list[Part] = []
-    return _pack(_AnswerHead(_describe(outputs, data)), data)
+    return _pack(_AnswerHead(_describe(outputs, data), infer_s), data)
 
 
 def encode_failure(failure: Failure) -> list[Part]:
@@ -214,7 +216,7 @@ def _frame(head: _Head, data: "_Data") -> Frame:
         case _CallHead():
             return Call(head.signature, data.tensors(head.inputs), head.wanted, head.parameters)
         case _AnswerHead():
-            return Answer(data.tensors(head.outputs))
+            return Answer(data.tensors(head.outputs), head.infer_s)
         case _FailureHead():
             return Failure(head.reason, head.facts)
         case _DroppedHead():

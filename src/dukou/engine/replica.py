@@ -69,6 +69,10 @@ class RemoteModel:
     ) -> Tensors:
         """The process's answer. Raises what the model raises there, NOT_SERVING where it has gone, and
         DEADLINE_EXCEEDED after `timeout_s`."""
+        return self.ask(signature, inputs, outputs, parameters).outputs
+
+    def ask(self, signature: str, inputs: Tensors, outputs: tuple[str, ...], parameters: Mapping[str, Any]) -> Answer:
+        """The same, with the time that the model took there."""
         parts = encode_call(Call(signature, inputs, outputs, parameters))
         until_s = self._clock() + self._timeout_s
         connection = self._connect()
@@ -88,7 +92,7 @@ class RemoteModel:
         self._keep(connection)
         match frame:
             case Answer():
-                return frame.outputs
+                return frame
             case Failure():
                 raise frame.error()
             case _:
