@@ -21,7 +21,7 @@ ALLOWED = {
     "telemetry": set(),
     "net": {"wire"},
     "packing": {"repository", "runtimes"},
-    "control": {"lifecycle", "repository"},
+    "control": {"lifecycle", "repository", "net"},  # of net, the table of HTTP statuses
     "client": {"wire"},
     "testing": {"wire", "engine", "runtimes", "repository"},
 }
@@ -42,6 +42,11 @@ FRAMEWORKS = {
     "skops": {"runtimes/sklearn.py"},
     "httptools": {"net/http1.py"},
     "httpx": {"client/http.py"},
+    "fastapi": {"control/admin.py"},
+    "starlette": {"control/admin.py"},
+    "uvicorn": {"control/admin.py"},
+    "pydantic": {"control/admin.py"},
+    "sqlite3": {"control/store.py"},
     "ngh2": {"net/http2.py"},
     "grpc": {"client/grpc.py"},
     "google": {"protos/pool.py", "protos/text.py", "protos/tree.py", "protos/weight.py"},
