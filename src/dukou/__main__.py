@@ -11,6 +11,10 @@ def main() -> None:
         from dukou.app.worker import worker
 
         sys.exit(worker(argv[1:]))
+    if argv[:1] == ["_model"]:
+        from dukou.app.model_process import model_process
+
+        sys.exit(model_process(argv[1:]))
     if argv[:1] == ["_pack"]:
         from dukou.app.passing import pack_file
 

@@ -1,0 +1,126 @@
+"""The version in a model process, and what its answers have shown beside the primary's."""
+
+import logging
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from threading import BoundedSemaphore, Lock
+from typing import Any
+
+import msgspec
+
+from dukou.core.buckets import SECONDS
+from dukou.core.clock import monotonic
+from dukou.core.comparison import Comparison, merge
+from dukou.core.errors import DukouError, Reason
+from dukou.core.frame import Call, Failure, Part, encode_answer, encode_failure
+from dukou.core.link import CompareBy
+from dukou.core.message import Copy
+from dukou.core.model import ModelManifest, Signature
+from dukou.core.runtime import LoadedModel
+from dukou.core.tensor import Tensors
+from dukou.lifecycle.compare import bind, compare
+
+_log = logging.getLogger("dukou")
+
+
+class Answering:
+    """The model, and what its answers have shown beside the primary's. For any thread."""
+
+    def __init__(self, manifest: ModelManifest, model: LoadedModel, compare_by: CompareBy) -> None:
+        self.version = manifest.id
+        self.compare_by = compare_by
+        self._signatures = manifest.signatures
+        self._model = model
+        self._turns = BoundedSemaphore(max(1, model.concurrency))
+        self._lock = Lock()
+        self._comparison = Comparison()
+
+    def answer(self, call: Call) -> list[Part]:
+        """The frame that answers."""
+        try:
+            outputs, _ = self._infer(call.signature, call.inputs, call.outputs, call.parameters)
+            return encode_answer(outputs)
+        except DukouError as error:
+            return encode_failure(Failure.of(error))
+
+    def take(self, copy: Copy) -> None:
+        """Ask the model the same, and compare."""
+        found = Comparison(copies=1, primary_s=_bucket(copy.infer_s))
+        signature = self._signatures.get(copy.signature)
+        if signature is None:
+            found.rows = found.disagreed = found.failed = copy.rows
+        else:
+            for part in self._compare(signature, copy):
+                found = merge(found, part)
+        self._add(found)
+
+    def drop(self, copies: int) -> None:
+        """So many did not come."""
+        self._add(Comparison(dropped=copies))
+
+    def taken(self) -> Comparison | None:
+        """What was shown since this was last asked; None for nothing."""
+        with self._lock:
+            comparison, self._comparison = self._comparison, Comparison()
+        return comparison if comparison.copies or comparison.dropped else None
+
+    def _add(self, found: Comparison) -> None:
+        with self._lock:
+            self._comparison = merge(self._comparison, found)
+
+    def _compare(self, signature: Signature, copy: Copy) -> Iterator[Comparison]:
+        """All rows at once; when that fails, halves of them, so that one row's fault is not counted for the others."""
+        settings: dict[str, Any] = msgspec.structs.asdict(self.compare_by)
+        known = signature.output_names()
+        outputs = tuple([name for name in copy.outputs if name in known])
+        try:
+            inputs = bind(signature, copy.inputs)
+        except DukouError as error:
+            _log.info("%s", error.within(model=self.version.name, version=self.version.version))
+            yield compare(signature, copy.inputs, copy.outputs, None, **settings)
+            return
+        pending = [(0, copy.rows)]
+        while pending:
+            start, end = pending.pop()
+            ours, primary = inputs, copy.outputs
+            if end - start < copy.rows:
+                ours, primary = _rows(inputs, start, end), _rows(copy.outputs, start, end)
+            try:
+                answered, seconds = self._infer(signature.name, ours, outputs, copy.parameters)
+            except DukouError as error:
+                if signature.batched and end - start > 1:
+                    middle = (start + end) // 2
+                    pending += [(middle, end), (start, middle)]
+                    continue
+                _log.info("%s", error.within(model=self.version.name, version=self.version.version))
+                yield compare(signature, ours, primary, None, **settings)
+            else:
+                if end - start == copy.rows:
+                    yield Comparison(candidate_s=_bucket(seconds))
+                yield compare(signature, ours, primary, answered, **settings)
+
+    def _infer(
+        self, signature: str, inputs: Tensors, outputs: tuple[str, ...], parameters: Mapping[str, Any]
+    ) -> tuple[Tensors, float]:
+        """The outputs and how many seconds they took. Raises DukouError only: here a model's exceptions become ours."""
+        with self._turns:
+            begun_s = monotonic()
+            try:
+                answered = self._model.infer(signature, inputs, outputs, parameters)
+                return {name: answered[name] for name in outputs}, monotonic() - begun_s
+            except DukouError:
+                raise
+            except (Exception, SystemExit) as error:
+                _log.error("model %r, version %d failed", self.version.name, self.version.version, exc_info=error)
+                raise DukouError(Reason.MODEL_FAILED) from error
+
+
+def _rows(tensors: Tensors, start: int, end: int) -> Tensors:
+    return {name: array[start:end] for name, array in tensors.items()}
+
+
+def _bucket(seconds: float) -> list[int]:
+    """One batch in the histogram of times."""
+    counts = [0] * (len(SECONDS) + 1)
+    counts[bisect_left(SECONDS, seconds)] = 1
+    return counts
