@@ -25,7 +25,7 @@ from ngh2 import Connection, Role
 
 from dukou.app.host import Host
 from dukou.config import Config
-from dukou.core.link import Assignment
+from dukou.core.link import Apply, Assignment
 from dukou.core.message import InferenceRequest, InferenceResponse, Served, Table
 from dukou.core.tensor import DTYPES
 from dukou.core.version import ModelVersion
@@ -298,7 +298,7 @@ def _context() -> Any:
 async def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as state:
         host = Host(Config(), Path(state), 0)
-        await host.apply([Assignment(ModelVersion("iris", 1), str(arguments.folder), 1)])
+        await host.apply(Apply(1, (Assignment(ModelVersion("iris", 1), str(arguments.folder), 1),)))
         bench = Bench(host, arguments.tfs)
         await bench.prepare()
         for connections, streams in SHAPES:

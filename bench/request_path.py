@@ -19,7 +19,7 @@ import uvloop
 
 from dukou.app.host import Host
 from dukou.config import Config
-from dukou.core.link import Assignment
+from dukou.core.link import Apply, Assignment
 from dukou.core.version import ModelVersion
 
 PREDICT = b'{"X": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -90,7 +90,7 @@ async def measure(host: Host, path: str, body: bytes, connections: int) -> float
 async def main(folder: Path, profile: bool) -> None:
     with tempfile.TemporaryDirectory() as state:
         host = Host(Config(), Path(state), 0)
-        await host.apply([Assignment(ModelVersion("iris", 1), str(folder), 1)])
+        await host.apply(Apply(1, (Assignment(ModelVersion("iris", 1), str(folder), 1),)))
         for path, body in CALLS.items():
             for connections in (1, 64):
                 gc.collect()

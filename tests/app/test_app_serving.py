@@ -36,13 +36,13 @@ def watch(event, arguments):
 async def main(state, folder):
     from dukou.app.host import Host
     from dukou.config import Config
-    from dukou.core.link import Assignment
+    from dukou.core.link import Apply, Assignment
     from dukou.core.message import Context
     from dukou.core.version import ModelRef, ModelVersion
     from dukou.wire.plain import Plain
     sys.addaudithook(watch)
     host = Host(Config(), Path(state), 0)
-    reports = await host.apply([Assignment(ModelVersion("iris", 1), folder, 1)])
+    await host.apply(Apply(1, (Assignment(ModelVersion("iris", 1), folder, 1),)))
     served = host.engine.choose(ModelRef("iris"), "")
     plain = Plain()
     draft = plain.parse(ModelRef("iris"), {}, b'{"X": [[5.1, 3.5, 1.4, 0.2]]}')

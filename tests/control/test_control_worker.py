@@ -9,29 +9,37 @@ from socket import socket, socketpair
 import pytest
 import uvloop
 
+from dukou.control.asking import Asking
 from dukou.control.channel import Channel
 from dukou.control.worker import run_worker
 from dukou.core.link import (
     Applied,
     Apply,
+    Ask,
     Assignment,
     Drain,
+    Freed,
     Listen,
     Listening,
     LoadReport,
     Message,
     Ping,
     Pong,
+    Told,
 )
+from dukou.core.verb import Unload
 from dukou.core.version import ModelVersion, State
 
 IRIS = Assignment(ModelVersion("iris", 1), "/models/iris/1", 1)
 WINE = Assignment(ModelVersion("wine", 1), "/models/wine/1", 2)
+LOADING = LoadReport(IRIS.id, State.LOADING)
 LOADED = LoadReport(IRIS.id, State.AVAILABLE)
 
 
 class RecordingHost:
     """A data plane that notes what it is told; loading waits for `load`, draining for `finish`."""
+
+    wanted = Apply(0, ())
 
     def __init__(self) -> None:
         self.calls: list[object] = []
@@ -40,10 +48,17 @@ class RecordingHost:
         self.finish = asyncio.Event()
         self.finish.set()
 
-    async def apply(self, assignments: Sequence[Assignment]) -> Sequence[LoadReport]:
-        self.calls.append(("apply", [each.id.name for each in assignments]))
-        await self.load.wait()
-        return [LoadReport(each.id, State.AVAILABLE) for each in assignments]
+    async def apply(self, wanted: Apply, tell: Callable[[Applied | Freed], None]) -> None:
+        self.calls.append(("apply", [each.id.name for each in wanted.assignments]))
+        self.wanted = wanted
+        if not self.load.is_set():
+            tell(self.applied(State.LOADING))
+            await self.load.wait()
+        tell(self.applied(State.AVAILABLE))
+        tell(Freed(self.wanted.generation))
+
+    def applied(self, state: State) -> Applied:
+        return Applied(self.wanted.generation, tuple(LoadReport(each.id, state) for each in self.wanted.assignments))
 
     async def serve(self, sockets: Sequence[socket]) -> None:
         self.calls.append("serve")
@@ -105,12 +120,12 @@ def play(request: pytest.FixtureRequest) -> Callable[[Scenario], RecordingHost]:
 def test_it_accepts_only_when_its_table_is_applied_and_it_is_told_to(
     play: Callable[[Scenario], RecordingHost],
 ) -> None:
-    """The order is Apply, Applied, Listen, Listening, Drain, end."""
+    """The order is Apply, Applied, Freed, Listen, Listening, Drain, end."""
     heard: list[Message | None] = []
 
     async def scenario(host: RecordingHost, far: Far) -> None:
         far.channel.send(Apply(1, (IRIS,)))
-        heard.append(await far.hear())
+        heard.extend([await far.hear(), await far.hear()])
         far.channel.send(Listen())
         heard.append(await far.hear())
         far.channel.send(Drain(3.0))
@@ -118,7 +133,7 @@ def test_it_accepts_only_when_its_table_is_applied_and_it_is_told_to(
 
     host = play(scenario)
 
-    assert heard == [Applied(1, (LOADED,)), Listening(), None]
+    assert heard == [Applied(1, (LOADED,)), Freed(1), Listening(), None]
     assert host.calls == [("apply", ["iris"]), "serve", ("drain", 3.0)]
 
 
@@ -129,11 +144,11 @@ def test_it_answers_pings_while_it_loads_and_while_it_drains(play: Callable[[Sce
     async def scenario(host: RecordingHost, far: Far) -> None:
         host.load.clear()
         host.finish.clear()
-        far.channel.send(Apply(1, (IRIS,)))
-        far.channel.send(Ping())
-        heard.append(await far.hear())
+        for message in (Apply(1, (IRIS,)), Ping()):
+            far.channel.send(message)
+            heard.append(await far.hear())
         host.load.set()
-        heard.append(await far.hear())
+        heard.extend([await far.hear(), await far.hear()])
         far.channel.send(Drain(3.0))
         far.channel.send(Ping())
         heard.append(await far.hear())
@@ -142,31 +157,58 @@ def test_it_answers_pings_while_it_loads_and_while_it_drains(play: Callable[[Sce
 
     play(scenario)
 
-    assert heard == [Pong(), Applied(1, (LOADED,)), Pong(), None]
+    assert heard == [Applied(1, (LOADING,)), Pong(), Applied(1, (LOADED,)), Freed(1), Pong(), None]
 
 
-def test_of_the_tables_that_came_while_it_loaded_only_the_last_is_applied(
-    play: Callable[[Scenario], RecordingHost],
-) -> None:
-    """A table that is out of date is not worth loading."""
+def test_a_table_does_not_wait_for_what_the_one_before_it_loads(play: Callable[[Scenario], RecordingHost]) -> None:
+    """Going back must not wait for the version that is gone back from."""
     heard: list[Message | None] = []
 
     async def scenario(host: RecordingHost, far: Far) -> None:
         host.load.clear()
         far.channel.send(Apply(1, (IRIS,)))
-        far.channel.send(Ping())
-        await far.hear()
-        for message in (Apply(2, (IRIS, WINE)), Apply(3, (WINE,)), Ping()):
-            far.channel.send(message)
-        await far.hear()
+        heard.append(await far.hear())
+        host.load = asyncio.Event()
         host.load.set()
+        far.channel.send(Apply(2, (WINE,)))
         heard.extend([await far.hear(), await far.hear()])
         far.channel.send(Drain(1.0))
 
     host = play(scenario)
 
-    assert [message.generation for message in heard if isinstance(message, Applied)] == [1, 3]
+    assert heard == [Applied(1, (LOADING,)), Applied(2, (LoadReport(WINE.id, State.AVAILABLE),)), Freed(2)]
     assert host.calls == [("apply", ["iris"]), ("apply", ["wine"]), ("drain", 1.0)]
+
+
+def test_what_a_caller_asks_travels_and_its_answer_comes_back() -> None:
+    """The data plane speaks to the control plane over the same link."""
+
+    async def both() -> tuple[Message | None, list[str]]:
+        ours, theirs = socketpair()
+        far = Far(await Channel.open(ours))
+        asking = Asking()
+        worker = asyncio.create_task(run_worker(theirs, [], RecordingHost(), 1.0, asking))
+        far.channel.send(Ping())
+        await far.hear()
+        asked = asyncio.create_task(asking.do(Unload("iris"), "me"))
+        heard = await far.hear()
+        far.channel.send(Told(1, "MODEL_NOT_FOUND", {"model": "iris", "served": "none"}))
+        await asyncio.wait([asked])
+        left = asyncio.create_task(asking.do(Unload("iris"), "me"))
+        await far.hear()
+        await far.channel.close()
+        await asyncio.wait([left, worker])
+        return heard, [str(asked.exception()), str(left.exception())]
+
+    async def bounded() -> tuple[Message | None, list[str]]:
+        async with asyncio.timeout(5.0):
+            return await both()
+
+    heard, said = asyncio.run(bounded())
+
+    assert heard == Ask(1, Unload("iris"), "me")
+    assert said[0] == "model 'iris': there is no such model; served are: none"
+    assert "control plane is away" in said[1]
 
 
 def test_it_drains_when_its_supervisor_is_gone(play: Callable[[Scenario], RecordingHost]) -> None:
@@ -186,7 +228,6 @@ def test_sigterm_drains_it_even_while_it_loads(play: Callable[[Scenario], Record
     async def scenario(host: RecordingHost, far: Far) -> None:
         host.load.clear()
         far.channel.send(Apply(1, (IRIS,)))
-        far.channel.send(Ping())
         await far.hear()
         os.kill(os.getpid(), signal.SIGTERM)
         assert await far.hear() is None
@@ -217,7 +258,7 @@ def test_a_host_that_fails_ends_the_worker(play: Callable[[Scenario], RecordingH
     """A defect of the data plane is not hidden: the process ends and the supervisor starts another."""
 
     async def scenario(host: RecordingHost, far: Far) -> None:
-        async def fail(assignments: Sequence[Assignment]) -> Sequence[LoadReport]:
+        async def fail(wanted: Apply, tell: Callable[[Applied | Freed], None]) -> None:
             raise RuntimeError("defect")
 
         host.apply = fail  # type: ignore[method-assign]

@@ -2,35 +2,56 @@
 
 Each connection sends one line: `who` is answered with the process id; `slow` with `taken`, and `done` 0.3 s later;
 `never` with `taken` only.
-A version is loaded when its folder exists.
+A version is loaded when its folder exists; with the option `wait`, when the file that it names exists, too; of one with
+`crash` beside it the process dies.
 """
 
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, socket
 
 from dukou.control.worker import run_worker
-from dukou.core.link import Assignment, LoadReport
-from dukou.core.version import State
+from dukou.core.link import Applied, Apply, Assignment, Freed, LoadReport
+from dukou.core.version import ModelVersion, State
 
 
 class ToyHost:
     """Loads folders and answers lines."""
 
     def __init__(self) -> None:
+        self.wanted = Apply(0, ())
+        self.loaded: set[ModelVersion] = set()
         self.servers: list[asyncio.Server] = []
         self.under_way: set[asyncio.Task[None]] = set()
 
-    async def apply(self, assignments: Sequence[Assignment]) -> Sequence[LoadReport]:
-        return [
-            LoadReport(each.id, State.AVAILABLE)
-            if Path(each.folder).exists()
-            else LoadReport(each.id, State.END, error=f"{each.id.name}: there is no {Path(each.folder).name}")
-            for each in assignments
-        ]
+    async def apply(self, wanted: Apply, tell: Callable[[Applied | Freed], None]) -> None:
+        self.wanted = wanted
+        waits = [each for each in wanted.assignments if "wait" in each.options and each.id not in self.loaded]
+        tell(Applied(wanted.generation, self.reports()))
+        tell(Freed(wanted.generation))
+        for each in waits:
+            if "crash" in each.options:
+                await asyncio.sleep(0.05)  # the report is on its way
+                os._exit(1)
+            while not Path(each.options["wait"]).exists():
+                await asyncio.sleep(0.01)
+            self.loaded.add(each.id)
+            tell(Applied(self.wanted.generation, self.reports()))
+
+    def reports(self) -> tuple[LoadReport, ...]:
+        return tuple(map(self.report, self.wanted.assignments))
+
+    def report(self, each: Assignment) -> LoadReport:
+        if each.wanted is not State.AVAILABLE:
+            return LoadReport(each.id, each.wanted, each.why, attempt=each.attempt)
+        if not Path(each.folder).exists():
+            error = f"{each.id.name}: there is no {Path(each.folder).name}"
+            return LoadReport(each.id, State.END, error, attempt=each.attempt)
+        loading = "wait" in each.options and each.id not in self.loaded
+        return LoadReport(each.id, State.LOADING if loading else State.AVAILABLE, attempt=each.attempt)
 
     async def serve(self, sockets: Sequence[socket]) -> None:
         self.servers = [await asyncio.start_server(self.answer, sock=each) for each in sockets]

@@ -8,6 +8,12 @@ from dukou.core.model import ModelRef, State
 from dukou.engine.route import choose
 from dukou.testing.models import iris_like, manifest, served, table
 
+
+def no_draw() -> float:
+    """Where nothing is left to chance."""
+    raise AssertionError("nobody may draw")
+
+
 SERVED = table(
     iris_like("iris", 4, State.LOADING),
     iris_like("iris", 3),
@@ -31,7 +37,7 @@ SERVED = table(
 )
 def test_a_version_is_found(ref: ModelRef, version: int) -> None:
     """By number, by label, or the highest that is AVAILABLE; a number says more than a label."""
-    found = choose(SERVED, ref, "")
+    found = choose(SERVED, ref, "", no_draw)
 
     assert (found.id.name, found.id.version) == (ref.name, version)
 
@@ -55,7 +61,7 @@ def test_a_version_is_found(ref: ModelRef, version: int) -> None:
 def test_what_cannot_be_found_is_named(ref: ModelRef, reason: Reason, facts: dict[str, object]) -> None:
     """Each refusal has its own Reason, and says what there is instead."""
     with pytest.raises(DukouError) as caught:
-        choose(SERVED, ref, "")
+        choose(SERVED, ref, "", no_draw)
 
     assert caught.value.reason is reason
     assert caught.value.facts.items() >= facts.items()
@@ -68,7 +74,7 @@ def test_a_version_that_was_not_loaded_is_refused_with_what_was_wrong(ref: Model
     bad = table(served(manifest("bad"), state=State.END, error=error))
 
     with pytest.raises(DukouError) as caught:
-        choose(bad, ref, "")
+        choose(bad, ref, "", no_draw)
 
     assert str(caught.value) == (
         "model 'bad', version 1: this version is END, not AVAILABLE; it could not be loaded: m/config.pbtxt: line 1"
@@ -77,14 +83,14 @@ def test_a_version_that_was_not_loaded_is_refused_with_what_was_wrong(ref: Model
 
 def test_no_name_means_the_only_model() -> None:
     """A server of one model need not be told which."""
-    assert choose(table(iris_like("iris", 2)), ModelRef(""), "").id.version == 2
+    assert choose(table(iris_like("iris", 2)), ModelRef(""), "", no_draw).id.version == 2
 
 
 def test_an_empty_table_serves_nothing() -> None:
     """Before the first table, and after the last model was removed."""
     for ref in (ModelRef(""), ModelRef("iris")):
         with pytest.raises(DukouError) as caught:
-            choose(Table(), ref, "")
+            choose(Table(), ref, "", no_draw)
 
         assert caught.value.reason is Reason.MODEL_NOT_FOUND
         assert caught.value.facts["served"] == "none"
@@ -95,6 +101,6 @@ def test_a_long_list_is_cut_short() -> None:
     many = table(*(iris_like(f"m{number:03}") for number in range(300)))
 
     with pytest.raises(DukouError) as caught:
-        choose(many, ModelRef("nobody"), "")
+        choose(many, ModelRef("nobody"), "", no_draw)
 
     assert str(caught.value).endswith("m018, m019 and 280 more")

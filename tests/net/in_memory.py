@@ -6,11 +6,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from dukou.config import EngineConfig, HttpConfig, PlainConfig
+from dukou.config import EngineConfig, HttpConfig, ModelsConfig, PlainConfig
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Event
 from dukou.core.message import OnDone, Served, Table
 from dukou.core.model import ModelRef
+from dukou.core.verb import Control
 from dukou.engine.route import choose
 from dukou.net.listener import HttpServer
 from dukou.testing.clock import HandClock
@@ -64,9 +65,9 @@ class HandPlane:
         self.by_hand = by_hand
         self.runs: list[HandRun] = []
 
-    def choose(self, ref: ModelRef, route_key: str) -> Served:
+    def choose(self, ref: ModelRef, key: str) -> Served:
         """The engine's own choice."""
-        return choose(self.table, ref, route_key)
+        return choose(self.table, ref, key, lambda: 0.0)
 
     def start(self, call: Coroutine[Any, Any, Any], on_done: OnDone[Any], deadline_s: float = float("inf")) -> HandRun:
         """Run now or later."""
@@ -85,8 +86,9 @@ class HandPlane:
 class MemoryTransport(asyncio.Transport):
     """What a socket's transport does, without the socket. The client takes everything at once unless it is `stuck`."""
 
-    def __init__(self, *, can_half_close: bool = True) -> None:
+    def __init__(self, *, can_half_close: bool = True, peer: object = ("192.0.2.1", 5000)) -> None:
         super().__init__()
+        self._peer = peer
         self.protocol: Any
         self.out = b""
         self.writes = 0
@@ -158,7 +160,7 @@ class MemoryTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """The peer."""
-        return ("192.0.2.1", 5000) if name == "peername" else default
+        return self._peer if name == "peername" else default
 
 
 @dataclass
@@ -263,6 +265,8 @@ class World:
         plain: PlainConfig | None = None,
         access_log: bool = False,
         decode_off_loop_bytes: int = 131_072,
+        control: Control | None = None,
+        models: ModelsConfig | None = None,
         **limits: Any,
     ) -> None:
         self.plane = plane or HandPlane()
@@ -283,6 +287,8 @@ class World:
             wall=self.wall,
             observers=[self.events.append],
             access_log=access_log,
+            control=control,
+            models=models,
         )
 
     def __enter__(self) -> "World":

@@ -10,6 +10,7 @@ from dukou.core.event import Event
 from dukou.core.message import InferenceRequest, InferenceResponse, OnDone, Served, Table
 from dukou.core.model import ModelRef, ModelVersion
 from dukou.core.statistics import VersionStatistics
+from dukou.core.verb import Control
 from dukou.engine.route import choose
 from dukou.net.facts import Facts
 from dukou.net.rpc import Methods
@@ -24,6 +25,7 @@ class ListRpc:
     def __init__(self, messages: Sequence[bytes] = (), metadata: Mapping[bytes, bytes] | None = None) -> None:
         self.id = "rpc-1"
         self.metadata = metadata or {}
+        self.peer = "127.0.0.1:5000"
         self.arrived_s = 0.0
         self.deadline_s = math.inf
         self.initial_metadata: list[tuple[bytes, bytes]] = []
@@ -74,9 +76,9 @@ class TaskPlane:
     def __init__(self, of: Table) -> None:
         self.table = of
 
-    def choose(self, ref: ModelRef, route_key: str) -> Served:
+    def choose(self, ref: ModelRef, key: str) -> Served:
         """The engine's own choice."""
-        return choose(self.table, ref, route_key)
+        return choose(self.table, ref, key, lambda: 0.0)
 
     def start(
         self, call: Coroutine[Any, Any, T], on_done: OnDone[T], deadline_s: float = math.inf
@@ -134,7 +136,11 @@ class Service:
         dialect: str = "",
         statistics: Mapping[ModelVersion, VersionStatistics] | None = None,
         request_timeout_s: float = math.inf,
+        control: Control | None = None,
+        peer: str = "127.0.0.1:5000",
+        **allowed: bool,
     ) -> None:
+        self._peer = peer
         self.clock = HandClock(100.0)
         self.events: list[Event] = []
         self.draining = False
@@ -148,6 +154,8 @@ class Service:
             clock=self.clock,
             observers=[self.events.append],
             request_timeout_s=request_timeout_s,
+            control=control,
+            **allowed,
         )
         self.methods = methods(self.facts, dialect)
 
@@ -163,6 +171,7 @@ class Service:
         async def run() -> bytes:
             nonlocal rpc
             rpc = ListRpc([message])
+            rpc.peer = self._peer
             rpc.end()
             await self.handler(path)(rpc)
             (answer,) = rpc.sent

@@ -4,24 +4,27 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socket import socket
 
 import msgspec
 
-from dukou.app.plan import read_labels
+from dukou.app.taps import Shadowing, Taps, make_capture
+from dukou.app.versions import Opened, Versions
 from dukou.config import Config, ModelsConfig
 from dukou.config.load import nearest
 from dukou.core.clock import monotonic
-from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
-from dukou.core.link import Assignment, LoadReport
+from dukou.core.link import Applied, Apply, Assignment, Freed
 from dukou.core.message import Served, Table
-from dukou.core.model import Evidence, ModelManifest, ModelVersion, State
+from dukou.core.model import ModelManifest, ModelVersion
+from dukou.core.route import Route, Shadow
 from dukou.core.runtime import LoadedModel
 from dukou.core.statistics import VersionStatistics
+from dukou.core.verb import Control
+from dukou.core.version import State
 from dukou.engine.router import Engine
 from dukou.net.listener import HttpServer
 from dukou.net.sockets import tls_context
@@ -41,11 +44,16 @@ _BODY_THREADS = 2
 _log = logging.getLogger("dukou")
 
 
+def _nobody(_: Applied | Freed) -> None:
+    """For whoever does not ask."""
+
+
 class Host:
-    """A DataPlaneHost (`dukou.control.worker`): loads versions, swaps tables, serves sockets, drains.
+    """A DataPlaneHost (`dukou.control.worker`): follows tables, serves sockets, drains.
 
     `state` is the folder of the counters that all workers share, `slot` this process's place among them,
-    `dialects` those of the sockets that `serve` will get; without them, each has the default.
+    `dialects` those of the sockets that `serve` will get; without them, each has the default. `control` is what callers
+    may ask of the control plane by.
     """
 
     def __init__(
@@ -55,6 +63,8 @@ class Host:
         slot: int,
         observers: Sequence[Observer] = (),
         dialects: Sequence[str] = (),
+        *,
+        control: Control | None = None,
     ) -> None:
         self._config = config
         self._dialects = dialects
@@ -78,38 +88,40 @@ class Host:
             pool=self._body_pool,
             observers=watching,
             access_log=config.telemetry.access_log,
+            control=control,
+            models=config.models,
         )
-        self._assigned: dict[ModelVersion, Assignment] = {}
+        self._observers = watching
+        self._versions = Versions(
+            self.engine,
+            lambda assignment: Opened(*open_version(assignment, config.models)),
+            config.server.load_timeout_s,
+            changed=self._tell_changed,
+            freed=self._tell_freed,
+        )
+        self._taps = Taps(self._shadowing, make_capture(config.capture, state, slot))
+        self._wanted = Apply(0, ())
+        self._tell: Callable[[Applied | Freed], None] = _nobody
         self._sampling: asyncio.TimerHandle | None = None
 
-    async def apply(self, assignments: Sequence[Assignment]) -> Sequence[LoadReport]:
-        """Load what is new, then put the whole table in force; one report for each assignment."""
-        self._counters.assign({assignment.id: assignment.block for assignment in assignments})
-        table = self.engine.table
-        reports = []
-        models: dict[str, dict[int, Served]] = {}
-        for assignment in sorted(assignments, key=lambda one: one.id.version, reverse=True):
-            version = assignment.id
-            served = table.models.get(version.name, {}).get(version.version)
-            if served is None or self._assigned.get(version) != assignment:
-                served, report = await self._load(assignment)
-            else:
-                report = LoadReport(version, served.state, str(served.error or ""))
-            models.setdefault(version.name, {})[version.version] = served
-            reports.append(report)
-        self._assigned = {assignment.id: assignment for assignment in assignments}
-        labels = read_labels(self._config.models.labels, self._assigned)
-        self.engine.swap(Table(table.generation + 1, dict(sorted(models.items())), labels))
-        # What has been loaded stays, and a request's objects end by reference count: the collector has little to find.
-        # Looking less often saves 1 of 15 µs a request (bench/request_path.py).
-        gc.unfreeze()  # or what an unloaded version left would stay for ever
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GC_THRESHOLD)
-        return reports
+    async def apply(self, wanted: Apply, tell: Callable[[Applied | Freed], None] = _nobody) -> None:
+        """Put the table in force at once, load what is new in it, and `tell` of both; returns when all is loaded."""
+        self._wanted = wanted
+        self._tell = tell
+        self._counters.assign({each.id: each.block for each in wanted.assignments if each.block})
+        to_load = self._versions.want(wanted)
+        self._tell_changed()
+        self._versions.tell_freed()
+        await self._versions.load(to_load)
 
     async def serve(self, sockets: Sequence[socket]) -> None:
         """Accept connections on `sockets`; returns once it does."""
+        # What has been loaded by now stays for long, and a request's objects end by reference count: the collector has
+        # little to find. Looking less often saves 1 of 15 µs a request (bench/request_path.py). Once the loop serves it
+        # is too late for this: collecting all there is takes 30 to 80 ms.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         server = self._config.server
         tls = tls_context(server.tls_certificate, server.tls_key) if server.tls_certificate else None
         dialects = self._dialects or [""] * len(sockets)
@@ -131,30 +143,27 @@ class Host:
         """Let go of everything."""
         if self._sampling is not None:
             self._sampling.cancel()
+        self._taps.close()
         self.server.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._body_pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _load(self, assignment: Assignment) -> tuple[Served, LoadReport]:
-        begun_s = monotonic()
-        version = assignment.id
-        manifest = _unreadable(version)
-        try:
-            manifest, model, warnings = await self._loop.run_in_executor(
-                self._pool, open_version, assignment, self._config.models
-            )
-            stage = self.engine.stage_for(manifest, model)
-            streamer = self.engine.streamer_for(manifest, model)
-            await stage.warm()
-        except Exception as error:
-            known = error if isinstance(error, DukouError) else DukouError(Reason.INTERNAL)
-            known = known.within(model=version.name, version=version.version)
-            if not isinstance(error, DukouError):  # the supervisor tells the others, once for all workers
-                _log.error("%s", known, exc_info=error)
-            served = Served(version, manifest, State.END, None, known)
-            return served, LoadReport(version, State.END, str(known), (), monotonic() - begun_s)
-        report = LoadReport(version, State.AVAILABLE, "", warnings, monotonic() - begun_s)
-        return Served(version, manifest, State.AVAILABLE, stage, None, streamer), report
+    def _tell_changed(self) -> None:
+        """Put in force what is loaded by now, and tell."""
+        wanted = self._wanted
+        models = self._versions.served()
+        routes = {name: route for name, route in wanted.routes.items() if not _needless(route, models.get(name, {}))}
+        table = Table(self.engine.table.generation + 1, models, wanted.labels, routes)
+        self.engine.swap(table, self._taps.follow(table, wanted.routes))
+        self._tell(Applied(wanted.generation, self._versions.reports()))
+
+    def _tell_freed(self, generation: int) -> None:
+        self._tell(Freed(generation))
+
+    def _shadowing(self, version: ModelVersion, shadow: Shadow) -> Shadowing:
+        from dukou.engine import shadow as shadowing
+
+        return shadowing.Shadowing(shadow, ModelVersion(version.name, shadow.version), self._loop, self._observers)
 
     def _sample(self) -> None:
         """Count how many requests wait now, and again in a while."""
@@ -177,7 +186,7 @@ class Host:
         return read_statistics(self._state, self._blocks())
 
     def _blocks(self) -> Mapping[int, ModelVersion]:
-        return {assignment.block: version for version, assignment in self._assigned.items()}
+        return {each.block: each.id for each in self._wanted.assignments if each.block}
 
 
 def open_version(assignment: Assignment, models: ModelsConfig) -> tuple[ModelManifest, LoadedModel, tuple[str, ...]]:
@@ -221,6 +230,7 @@ def _unread_options(assignment: Assignment, kind: str) -> tuple[str, ...]:
     )
 
 
-def _unreadable(version: ModelVersion) -> ModelManifest:
-    """What stands in the table for a version whose manifest could not be read."""
-    return ModelManifest(0, version, "", "", {}, {}, Evidence("", ""))
+def _needless(route: Route, versions: Mapping[int, Served]) -> bool:
+    """Whether calls go where they would without this route: all of them to the highest version AVAILABLE."""
+    highest = next((number for number, served in versions.items() if served.state is State.AVAILABLE), None)
+    return [weight.version for weight in route.weights if weight.share > 0.0] in ([], [highest])

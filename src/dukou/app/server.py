@@ -59,7 +59,13 @@ async def _supervise(
         listening = [f"{number},{dialect}" for number, dialect in zip(slot.listen_fds, dialects, strict=True)]
         return program("_worker", str(state), str(slot.index), str(slot.link_fd), *listening)
 
-    def ready(applied: Applied) -> None:
+    said_so = False
+
+    def applied_everywhere(applied: Applied) -> None:
+        nonlocal said_so
+        if said_so:
+            return
+        said_so = True
         for item in applied.reports:
             warnings.extend(item.warnings)
             if item.error:
@@ -69,7 +75,7 @@ async def _supervise(
         # In a thread: it may ask the server it speaks of, and a worker that dies meanwhile is to be replaced at once.
         asyncio.get_running_loop().run_in_executor(None, on_ready, said)
 
-    supervisor = Supervisor(config.server, [[each for each, _ in slot] for slot in slots], command, ready)
+    supervisor = Supervisor(config.server, [[each for each, _ in slot] for slot in slots], command, applied_everywhere)
     running = asyncio.create_task(supervisor.run())
     packer = Packer(config.models, report)
     try:
@@ -81,7 +87,7 @@ async def _supervise(
         if planning.done():
             plan = planning.result()
             warnings.extend(plan.warnings)
-            supervisor.apply(plan.assignments)
+            supervisor.apply(plan.assignments, labels=config.models.labels)
     except BaseException:
         supervisor.stop()
         await running

@@ -13,6 +13,7 @@ import uvloop
 from dukou.app.host import Host
 from dukou.app.program import SETTINGS
 from dukou.config import Config
+from dukou.control.asking import Asking
 from dukou.control.worker import run_worker
 from dukou.telemetry.log import AccessLog, Lines, configure, write_stderr
 
@@ -35,9 +36,10 @@ def worker(argv: Sequence[str]) -> int:
         observers = (AccessLog(lines),) if config.telemetry.access_log else ()
 
         async def work() -> None:
-            host = Host(config, Path(state), int(slot), observers, dialects)
+            asking = Asking()
+            host = Host(config, Path(state), int(slot), observers, dialects, control=asking)
             try:
-                await run_worker(link, listening, host, config.server.grace_s)
+                await run_worker(link, listening, host, config.server.grace_s, asking)
             finally:
                 host.close()
 

@@ -68,11 +68,12 @@ class Verdict(Enum):
 
 
 def judge_table(reports: Collection[LoadReport], elsewhere: Collection[ModelVersion], failed_starts: int) -> Verdict:
-    """Whether a worker that applied its first table may accept connections.
+    """Whether a worker that has applied its first table, and loads nothing any more, may accept connections.
 
-    `elsewhere` are the versions that listening workers serve: a worker that lacks one would answer 503 for what its
-    neighbour answers, so it is replaced, but not for ever, as connections wait for it. `failed_starts` is how often
-    that happened before. Where no other serves, some versions are better than none.
+    `reports` are of the versions that were to be loaded. `elsewhere` are the versions that listening workers serve: a
+    worker that lacks one would answer 503 for what its neighbour answers, so it is replaced, but not for ever, as
+    connections wait for it. `failed_starts` is how often that happened before. Where no other serves, some versions are
+    better than none.
     """
     available = {report.id for report in reports if report.state is State.AVAILABLE}
     if reports and not available:
@@ -84,8 +85,8 @@ def judge_table(reports: Collection[LoadReport], elsewhere: Collection[ModelVers
 def merge_reports(by_worker: Sequence[Sequence[LoadReport]]) -> tuple[LoadReport, ...]:
     """One report for each version, of all workers together.
 
-    A version is AVAILABLE when it is so in every worker; else the first failure speaks for it. Warnings are told once,
-    and the slowest load counts.
+    A version is LOADING while it is so in any worker, AVAILABLE when it is so in every one; else the first failure
+    speaks for it. Warnings are told once, and the slowest load counts.
     """
     merged: dict[ModelVersion, LoadReport] = {}
     for reports in by_worker:
@@ -95,12 +96,14 @@ def merge_reports(by_worker: Sequence[Sequence[LoadReport]]) -> tuple[LoadReport
     return tuple(merged.values())
 
 
+_SPEAKS_FIRST = (State.LOADING, State.END, State.UNLOADING, State.START, State.AVAILABLE)
+
+
 def _merge(first: LoadReport, second: LoadReport) -> LoadReport:
-    speaks = second if first.state is State.AVAILABLE else first
-    return LoadReport(
-        id=speaks.id,
-        state=speaks.state,
-        error=speaks.error,
+    speaks, other = sorted((first, second), key=lambda report: _SPEAKS_FIRST.index(report.state))
+    return msgspec.structs.replace(
+        speaks,
+        error=speaks.error or (other.error if other.state is speaks.state else ""),
         warnings=tuple(dict.fromkeys(first.warnings + second.warnings)),
         load_s=max(first.load_s, second.load_s),
     )

@@ -35,7 +35,6 @@ class Draft(msgspec.Struct):
     ref: ModelRef
     payload: Any
     signature_name: str = ""
-    route_key: str = ""
 
 
 class InferenceRequest(msgspec.Struct):
@@ -143,7 +142,7 @@ class Table(msgspec.Struct, frozen=True):
     """Everything a worker serves; never changed, only replaced whole by one of a higher generation.
 
     `models` maps a name to its versions, highest first; `labels` maps a name to its labels; `routes` has the models
-    whose calls are shared among versions or copied to shadows.
+    whose calls do not simply go to the highest version AVAILABLE.
     """
 
     generation: int = 0
@@ -169,9 +168,11 @@ class DataPlane(Protocol):
     def table(self) -> Table:
         """The table in force."""
 
-    def choose(self, ref: ModelRef, route_key: str) -> Served:
-        """The version that answers, AVAILABLE. Raises DukouError MODEL_NOT_FOUND, MODEL_UNNAMED, VERSION_NOT_FOUND,
-        LABEL_NOT_FOUND, MODEL_NOT_READY. Of all methods only this one may be called from any thread."""
+    def choose(self, ref: ModelRef, key: str) -> Served:
+        """The version that answers, AVAILABLE; `key` keeps its caller on one version of a route.
+
+        Raises DukouError MODEL_NOT_FOUND, MODEL_UNNAMED, VERSION_NOT_FOUND, LABEL_NOT_FOUND, MODEL_NOT_READY. Of all
+        methods only this one may be called from any thread."""
 
     def start(self, call: Coroutine[Any, Any, T], on_done: OnDone[T], deadline_s: float = float("inf")) -> Run:
         """Run a call's coroutine; `on_done` is called exactly once, perhaps before this returns. What the coroutine may

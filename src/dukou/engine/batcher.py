@@ -11,7 +11,7 @@ from typing import Any
 from dukou.core.clock import Clock
 from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.event import BatchRan, Observer
-from dukou.core.message import InferenceRequest, InferenceResponse
+from dukou.core.message import Copy, InferenceRequest, InferenceResponse, Tap
 from dukou.core.model import ModelManifest, ModelVersion, Signature
 from dukou.engine.batch import batch_key, has_fixed_rows
 from dukou.engine.drive import Slot, resume_all
@@ -49,7 +49,7 @@ class Batcher:
 
     No timer is needed: what the loop reads in one iteration waits for its end, and what arrives while the model is
     busy runs together when it is free. Every request gets its own rows or its own error: a batch that fails is run
-    again one request at a time.
+    again one request at a time. `tap` is told of what ran, after the answers are out.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Batcher:
         self._due = False  # a turn has been asked for
         self._timer: TimerHandle | None = None
         self._closed = False
+        self.tap: Tap | None = None
 
     @property
     def under_way(self) -> int:
@@ -254,6 +255,8 @@ class Batcher:
                 entries,
             )
         )
+        if self.tap is not None and ran.answers is not None:
+            self._copy(self.tap, batch[0].request, rows, ran)
         if not ran.inline and self._groups:
             self._ask_for_a_turn()
 
@@ -280,6 +283,13 @@ class Batcher:
                     exc_info=error.__cause__,
                 )
             waiting.resume(error=DukouError(error.reason, **error.facts))
+
+    def _copy(self, tap: Tap, first: InferenceRequest, rows: int, ran: Ran) -> None:
+        infer_s = ran.inferred_s - ran.joined_s
+        try:
+            tap(Copy(self._version, first.signature.name, ran.inputs, ran.outputs, rows, first.parameters, infer_s))
+        except Exception as problem:
+            self._loop.call_exception_handler({"message": "a tap failed", "exception": problem})
 
     def _tell(self, event: BatchRan) -> None:
         for observer in self._observers:

@@ -34,7 +34,7 @@ class Ran(msgspec.Struct):
 
     A foreign exception of the model is the `__cause__` of its MODEL_FAILED. `started_s` and `ended_s` bound the time
     that the loop or thread was taken, joining and cutting included; the model itself ran from `joined_s` to
-    `inferred_s`, which are 0 after a failure.
+    `inferred_s`, which are 0 after a failure. It was given `inputs` and answered `outputs`.
     """
 
     answers: Sequence[InferenceResponse] | None
@@ -44,13 +44,18 @@ class Ran(msgspec.Struct):
     inline: bool
     joined_s: float = 0.0
     inferred_s: float = 0.0
+    inputs: Tensors = {}
+    outputs: Tensors = {}
 
 
 OnRan: TypeAlias = Callable[[Ran], None]
 
 
 class Executor:
-    """Calls one LoadedModel, in at most its `concurrency` threads at a time, and learns what a batch costs."""
+    """Calls one LoadedModel, in at most its `concurrency` threads at a time, and learns what a batch costs.
+
+    `may_run_inline` is false for a model that may make the loop wait whatever it cost so far.
+    """
 
     def __init__(
         self,
@@ -61,11 +66,13 @@ class Executor:
         pool: Pool,
         loop: AbstractEventLoop,
         clock: Clock,
+        may_run_inline: bool = True,
     ) -> None:
         self._version = manifest.id
         self._signatures = tuple(manifest.signatures.values())
         self._fixed_rows = {one.name: has_fixed_rows(one) for one in self._signatures}
         self._warms = manifest.options.get("warm", True) is not False
+        self._may_run_inline = may_run_inline
         self._costs: dict[tuple[str, int], Cost] = {}
         self._model = model
         self._tick = tick
@@ -86,7 +93,7 @@ class Executor:
         `on_ran` is called once: before this returns when the batch ran on the loop, else from the loop later.
         """
         cost = self.cost_of(requests[0])
-        if placement(cost.estimate(rows), self._tick.left_s) is Placement.INLINE:
+        if self._may_run_inline and placement(cost.estimate(rows), self._tick.left_s) is Placement.INLINE:
             ran = self._execute(requests, inline=True)
             self._tick.spend(ran.ended_s - ran.started_s)
             _learn(cost, rows, ran, self._tick.budget_s * _BLOCKED_BUDGETS)
@@ -172,7 +179,7 @@ class Executor:
             failure.__cause__ = error
         if answers is None:
             return Ran(None, failure, started_s, clock(), inline)
-        return Ran(answers, None, started_s, clock(), inline, joined_s, inferred_s)
+        return Ran(answers, None, started_s, clock(), inline, joined_s, inferred_s, inputs, outputs)
 
     def _warm(self, signature: Signature) -> list[tuple[InferenceRequest, float]]:
         """Runs worth learning from and their seconds; the first run of all may have set things up and is not."""

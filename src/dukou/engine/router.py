@@ -6,6 +6,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from contextlib import contextmanager
+from random import random
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
@@ -13,7 +14,7 @@ from dukou.config import EngineConfig
 from dukou.core.clock import Clock
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
-from dukou.core.message import InferenceRequest, InferenceResponse, OnDone, Run, Served, Table
+from dukou.core.message import InferenceRequest, InferenceResponse, OnDone, Run, Served, Table, Tap
 from dukou.core.model import ModelManifest, ModelRef, ModelVersion
 from dukou.core.runtime import LoadedModel, StreamingModel
 from dukou.engine.batcher import Batcher, Batching
@@ -49,16 +50,11 @@ class Engine:
         self._pool = pool
         self._driver = Driver(loop, clock, _GRAIN_S)
         self._tick = Tick(loop, config.tick_budget_s)
-        self._table = Table()
+        self.table = Table()  # the one in force
         self._batchers: WeakSet[Batcher] = WeakSet()
         self._streamers: WeakSet[Streamer] = WeakSet()
         self._beside = 0  # under way beside the driver: calls of `infer`, and streams
         self._draining = False
-
-    @property
-    def table(self) -> Table:
-        """The table in force."""
-        return self._table
 
     @property
     def under_way(self) -> int:
@@ -72,13 +68,20 @@ class Engine:
             waiting[batcher.version] = waiting.get(batcher.version, 0) + batcher.waiting
         return waiting
 
-    def swap(self, table: Table) -> None:
-        """Put `table` in force. Requests under way finish on the versions chosen for them."""
-        self._table = table
+    def swap(self, table: Table, taps: Mapping[ModelVersion, Tap] = {}) -> None:
+        """Put `table` in force; `taps` are told of what these versions answer from now on. Requests under way finish on
+        the versions chosen for them, untold."""
+        for batcher in self._batchers:
+            batcher.tap = None
+        for version, tap in taps.items():
+            served = table.models.get(version.name, {}).get(version.version)
+            if served is not None and isinstance(served.stage, Batcher):
+                served.stage.tap = tap
+        self.table = table
 
-    def choose(self, ref: ModelRef, route_key: str) -> Served:
+    def choose(self, ref: ModelRef, key: str) -> Served:
         """The version that answers, AVAILABLE. Raises what `dukou.engine.route.choose` raises."""
-        return choose(self._table, ref, route_key)
+        return choose(self.table, ref, key, random)
 
     def start(self, call: Coroutine[Any, Any, T], on_done: OnDone[T], deadline_s: float = math.inf) -> Run:
         """Run a call's coroutine; `on_done` is called exactly once, perhaps before this returns.
@@ -98,17 +101,26 @@ class Engine:
         Admission is as in `start`. A timeout is the caller's (`asyncio.timeout`). Raises DukouError.
         """
         with self._admitted():
-            served = choose(self._table, ModelRef(request.version.name, request.version.version), "")
+            served = choose(self.table, ModelRef(request.version.name, request.version.version), "", random)
             assert served.stage is not None
             return await served.stage.infer(request)
 
-    def stage_for(self, manifest: ModelManifest, model: LoadedModel) -> Batcher:
-        """The stage that serves `model`; call its `warm` before the table names it.
+    def stage_for(self, manifest: ModelManifest, model: LoadedModel, own_pool: Pool | None = None) -> Batcher:
+        """The stage that serves `model`; call its `warm` before the table names it. With a pool of its own the model
+        runs only there, never on the loop.
 
         Of the manifest's options `max_batch_rows`, `max_request_rows`, `max_queue_delay_s` and
         `independent_rows` are the engine's. Raises DukouError CONFIG_INVALID.
         """
-        executor = Executor(manifest, model, tick=self._tick, pool=self._pool, loop=self._loop, clock=self._clock)
+        executor = Executor(
+            manifest,
+            model,
+            tick=self._tick,
+            pool=own_pool or self._pool,
+            loop=self._loop,
+            clock=self._clock,
+            may_run_inline=own_pool is None,
+        )
         batcher = Batcher(
             manifest,
             executor,
@@ -121,7 +133,9 @@ class Engine:
         self._batchers.add(batcher)
         return batcher
 
-    def streamer_for(self, manifest: ModelManifest, model: LoadedModel) -> Streamer | None:
+    def streamer_for(
+        self, manifest: ModelManifest, model: LoadedModel, own_pool: Pool | None = None
+    ) -> Streamer | None:
         """What serves the streaming signatures of `model`; None where it has none. Raises DukouError CONFIG_INVALID."""
         if not any(signature.streaming for signature in manifest.signatures.values()):
             return None
@@ -130,7 +144,7 @@ class Engine:
             cast(StreamingModel, model),
             batching_of(self._config, manifest).max_request_rows,
             admitted=self._admitted,
-            pool=self._pool,
+            pool=own_pool or self._pool,
             loop=self._loop,
             clock=self._clock,
             observers=self._observers,

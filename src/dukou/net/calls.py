@@ -10,10 +10,10 @@ import msgspec
 
 from dukou.config import EngineConfig
 from dukou.core.errors import Code, DukouError, Reason
-from dukou.core.message import Context, DataPlane, InferenceRequest, Stage
+from dukou.core.message import Context, DataPlane, InferenceRequest, Served
 from dukou.net.api import Call
 from dukou.net.exchange import Answer, Exchange, OnRefused
-from dukou.wire.codec import Headers
+from dukou.net.reading import read
 
 T = TypeVar("T")
 
@@ -64,10 +64,11 @@ class Calls:
         limit = self._off_loop_bytes
         body = exchange.body
         if b"content-encoding" in headers or (len(body) > limit and codec.reading_bytes(headers, body) > limit):
-            stage, request = await self._in_pool(self._read, exchange, call, headers, context)
+            served, request = await self._in_pool(self._read_large, exchange, call, context)
         else:
-            stage, request = self._read(exchange, call, headers, context)
-        response = await stage.infer(request)
+            served, request = read(self._plane, codec, call.ref, headers, body, context, exchange)
+        assert served.stage is not None, "choose() returns AVAILABLE versions only"
+        response = await served.stage.infer(request)
         exchange.executed = True
         if response.array_bytes * MOST_TEXT_PER_BYTE > limit and codec.writing_bytes(request, response) > limit:
             reply = await self._in_pool(codec.encode, request, response)
@@ -75,19 +76,12 @@ class Calls:
             reply = codec.encode(request, response)
         return Answer(api.ok, reply.body, reply.content_type, reply.headers + api.headers)
 
-    def _read(
-        self, exchange: Exchange, call: Call, headers: Headers, context: Context
-    ) -> tuple[Stage, InferenceRequest]:
-        """What the body asks for, and the stage of the version that answers it."""
-        codec = call.api.codec
-        body = exchange.body
+    def _read_large(self, exchange: Exchange, call: Call, context: Context) -> tuple[Served, InferenceRequest]:
+        """As `read`; a compressed body is decompressed before."""
+        headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
             body = call.api.decompress(headers[b"content-encoding"], body, self.max_body_bytes)
-        draft = codec.parse(call.ref, headers, body)
-        served = self._plane.choose(draft.ref, draft.route_key)
-        assert served.stage is not None, "choose() returns AVAILABLE versions only"
-        exchange.version = served.id
-        return served.stage, codec.bind(draft, served, context)
+        return read(self._plane, call.api.codec, call.ref, headers, body, context, exchange)
 
     def _in_pool(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)

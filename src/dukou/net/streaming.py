@@ -15,6 +15,7 @@ from dukou.core.event import RequestRefused
 from dukou.core.message import Context, InferenceRequest, InferenceResponse, Run, Served
 from dukou.core.version import ModelRef, ModelVersion
 from dukou.net.facts import Facts
+from dukou.net.reading import read
 from dukou.wire.codec import Codec, Headers, Reply
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class _Call:
     ) -> None:
         self._facts = facts
         self._context = context
-        self._version = version
+        self.version = version
         self._executed = executed
 
     async def infer(
@@ -99,6 +100,9 @@ class _Call:
             return await loop.run_in_executor(self._facts.pool, self._read, codec, ref, headers, body)
         return self._read(codec, ref, headers, body)
 
+    def _read(self, codec: Codec, ref: ModelRef, headers: Headers, body: bytes) -> tuple[Served, InferenceRequest]:
+        return read(self._facts.plane, codec, ref, headers, body, self._context, self)
+
     async def answer(self, served: Served, request: InferenceRequest) -> InferenceResponse:
         assert served.stage is not None, "choose() returns AVAILABLE versions only"
         return await served.stage.infer(request)
@@ -107,12 +111,6 @@ class _Call:
         if codec.writing_bytes(request, response) > self._facts.off_loop_bytes:
             return await asyncio.get_running_loop().run_in_executor(self._facts.pool, codec.encode, request, response)
         return codec.encode(request, response)
-
-    def _read(self, codec: Codec, ref: ModelRef, headers: Headers, body: bytes) -> tuple[Served, InferenceRequest]:
-        draft = codec.parse(ref, headers, body)
-        served = self._facts.plane.choose(draft.ref, draft.route_key)
-        self._version = served.id
-        return served, codec.bind(draft, served, self._context)
 
     async def driven(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` returns, run by the data plane. Cancelled with the task that awaits this."""
@@ -154,7 +152,7 @@ class _Call:
     def refused(self, error: DukouError) -> DukouError:
         """`error`, of which the observers have now been told."""
         facts = self._facts
-        event = RequestRefused(self._version, error.code, self._context.arrived_s, facts.clock(), self._executed)
+        event = RequestRefused(self.version, error.code, self._context.arrived_s, facts.clock(), self._executed)
         for observer in facts.observers:
             observer(event)
         return error
