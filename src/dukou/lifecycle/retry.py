@@ -1,6 +1,6 @@
 """Versions that failed to load: when each is tried again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -65,18 +65,26 @@ class Failures:
         ]
         return min(times, default=None)
 
-    def errors(self, name: str, seen: Seen, now_s: float, *, again: bool = True) -> Mapping[int, str]:
+    def errors(
+        self, name: str, seen: Seen, now_s: float, *, again: bool = True, barred: Collection[int] = ()
+    ) -> Mapping[int, str]:
         """The versions of a model that are not to be loaded now, each with the error of its last try.
 
-        Without `again` that is every one whose files have failed: for where a try costs what is served meanwhile.
+        Without `again`, for where a try costs what is served meanwhile, that is every one whose files have failed, as
+        long as there are others, which are not `barred`.
         """
-        return {
-            version.version: failure.error
+        failed = {
+            version.version: failure
             for version, failure in self._failures.items()
             if version.name == name
             and version.version in seen.versions
             and failure.mark == seen.versions[version.version].mark
-            and not (again and self.due(version, failure.mark, now_s))
+        }
+        others = any(not found.error for version, found in seen.versions.items() if version not in {*failed, *barred})
+        return {
+            version: failure.error
+            for version, failure in failed.items()
+            if (others and not again) or not self.due(ModelVersion(name, version), failure.mark, now_s)
         }
 
     def forget(self, lives: Callable[[ModelVersion], bool]) -> None:
