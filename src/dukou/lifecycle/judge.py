@@ -32,6 +32,7 @@ ANSWERS_MARGIN = 0.01
 """Rows on which both may disagree without a human being asked, and answers that may be wrong more often."""
 
 ACCURACY = "accuracy"
+SLICE = "disagreement where"
 BASELINE = 100
 """With fewer requests of the primary before all calls moved, errors of the candidate are judged by themselves."""
 
@@ -173,7 +174,7 @@ def _of_comparison(sample: Sample) -> Iterator[Question]:
     yield Rates("disagreement", disagreed, None, most, _SHARE, "compared rows", "differed", above=unlike)
     for value, tally in comparison.slices.items():
         yield Rates(
-            f"disagreement where {plan.slice_by} is {value}",
+            f"{SLICE} {plan.slice_by} is {value}",
             Trials(tally.disagreed, tally.rows),
             None,
             most,
@@ -224,8 +225,8 @@ def _of_rates(asked: Rates) -> Finding:
         alpha = FALSE_PROMOTION if asked.bounding is None else FALSE_PROMOTION / 2
         above = sequential.exceeds(candidate, primary, asked.margin, asked.alpha)
         missing = sequential.factor_within(candidate, primary, asked.margin, alpha)
-        if asked.bounding is not None and asked.bounding.rate < asked.margin:
-            missing = min(missing, sequential.factor(asked.bounding, asked.margin, alpha))
+        if asked.bounding is not None and _certainly_below(asked.bounding, asked.margin, alpha):
+            missing = 1.0
         points = f"{100 * asked.margin:.3g} percentage points"
         kinds = (f", certainly more than {points} worse", f", certainly not {points} worse")
     if above:
@@ -254,6 +255,10 @@ def _of_times(asked: Times) -> Finding:
 def _unsure(asked: Question, text: str, missing: float, trials: int) -> Finding:
     more = inf if isinf(missing) else (missing - 1) * trials
     return Finding(asked.metric, Outcome.UNSURE, text, asked.needed, more, asked.trials)
+
+
+def _certainly_below(trials: Trials, limit: float, alpha: float) -> bool:
+    return trials.rate < limit and sequential.factor(trials, limit, alpha) == 1
 
 
 def _owned(candidate: Trials, asked: Rates) -> str:
