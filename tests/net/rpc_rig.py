@@ -135,6 +135,7 @@ class Service:
         table: Table,
         dialect: str = "",
         statistics: Mapping[ModelVersion, VersionStatistics] | None = None,
+        *,
         request_timeout_s: float = math.inf,
         control: Control | None = None,
         peer: str = "127.0.0.1:5000",

@@ -24,6 +24,8 @@ from dukou.wire.plain import Plain
 LOADING = iris_like(version=2, state=State.LOADING)
 ENDED = iris_like(version=1, state=State.END)
 UNLOADING = iris_like(version=1, state=State.UNLOADING)
+UNLOADED = served(manifest(), state=State.END, error=DukouError(Reason.NOT_SERVING, detail="unloaded"))
+FAILED = served(manifest(), state=State.END, error=DukouError(Reason.NOT_SERVING, detail="its folder is empty"))
 SECOND = iris_like(version=2)
 
 
@@ -40,8 +42,13 @@ def get(target: str, of: Table | None = None, *fields: str, method: str = "GET")
         ((), False),
         ((iris_like(),), True),
         ((iris_like(), SECOND), True),
-        ((iris_like(), LOADING), False),
+        ((iris_like(), LOADING), True),
+        ((LOADING,), False),
         ((ENDED,), False),
+        ((UNLOADED,), True),
+        ((UNLOADED, LOADING), False),
+        ((UNLOADED, iris_like("other")), True),
+        ((FAILED,), False),
         ((ENDED, SECOND), True),
         ((UNLOADING, SECOND), True),
         ((UNLOADING,), False),
@@ -50,7 +57,8 @@ def get(target: str, of: Table | None = None, *fields: str, method: str = "GET")
     ],
 )
 def test_the_server_is_ready_when_everything_answers(versions: tuple[Served, ...], ready: bool) -> None:
-    """Versions on their way out do not count while another one of the model answers."""
+    """Versions on their way in or out do not count while another one of the model answers, nor do models that were
+    unloaded on purpose."""
     assert server_ready(table(*versions)) is ready
 
 

@@ -11,10 +11,12 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.message import Table
 from dukou.core.model import DEFAULT_SIGNATURE, ModelVersion, Signature, State, TensorSpec
 from dukou.core.statistics import BatchStatistics, Timing, VersionStatistics
+from dukou.core.verb import Load, Unload, Verb
 from dukou.net import services_oip, status
 from dukou.net.rpc import GrpcError, Unary
 from dukou.protos import pool
-from dukou.protos.tree import to_tree
+from dukou.protos.pool import parse
+from dukou.protos.tree import to_message, to_tree
 from dukou.testing.models import iris_like, manifest, served, table
 from dukou.wire import oip_grpc
 
@@ -261,6 +263,86 @@ def test_kserves_form_of_a_load_is_understood() -> None:
     assert refusal("RepositoryModelUnload", repository_name="iris")[0] == UNAVAILABLE
     assert refusal("RepositoryModelLoad", IRIS, "kserve", repository_name="nobody")[0] == NOT_FOUND
     assert refusal("RepositoryModelLoad", repository_name="a-repository")[0] == UNAVAILABLE
+
+
+class Plane:
+    """A control plane that notes what it is asked for, and ends as it is told."""
+
+    def __init__(self, error: DukouError | None = None) -> None:
+        self.asked: list[Verb] = []
+        self._error = error
+
+    async def do(self, verb: Verb, who: str) -> None:
+        self.asked.append(verb)
+        if self._error is not None:
+            raise self._error
+
+
+def change(plane: Plane, name: str, dialect: str = "", **fields: Any) -> Any:
+    """The response to a load or an unload of a server whose callers may ask for it."""
+    service = Service(services_oip.methods, IRIS, dialect, control=plane, explicit=True)
+    said = to_message(fields, f"inference.{name}Request").SerializeToString()
+    return to_tree(parse(f"inference.{name}Response", service.call(PATH + name, said)))
+
+
+@pytest.mark.parametrize(
+    ("name", "verb", "told"),
+    [
+        ("RepositoryModelLoad", Load("new"), {"model_name": "new", "isLoaded": True}),
+        ("RepositoryModelUnload", Unload("new"), {"model_name": "new", "isUnloaded": True}),
+    ],
+)
+def test_models_are_loaded_and_unloaded_where_callers_may(name: str, verb: Verb, told: dict[str, Any]) -> None:
+    """In Triton's form, whose responses are empty, and in KServe's, which has the name in the first field."""
+    plane = Plane()
+
+    assert change(plane, name, model_name="new") == {}
+    assert change(plane, name, repository_name="new") == told
+    assert change(plane, name, "kserve", repository_name="new") == told
+
+    assert plane.asked == [verb] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "wanted"),
+    [
+        ("RepositoryModelLoad", {"config": {"string_param": "{}"}}, (UNIMPLEMENTED, "not another config")),
+        ("RepositoryModelLoad", {"file:1/m.onnx": {"bytes_param": "AAAA"}}, (UNIMPLEMENTED, "file:1/m.onnx")),
+        ("RepositoryModelUnload", {"x": {"bool_param": True}}, (INVALID_ARGUMENT, "unknown parameter 'x'")),
+    ],
+)
+def test_parameters_that_are_not_understood_are_refused(
+    name: str, parameters: dict[str, Any], wanted: tuple[int, str]
+) -> None:
+    """Before anything is done."""
+    plane = Plane()
+
+    with pytest.raises(GrpcError) as caught:
+        change(plane, name, model_name="iris", parameters=parameters)
+
+    assert caught.value.status == wanted[0]
+    assert wanted[1] in caught.value.message
+    assert plane.asked == []
+
+
+def test_dependents_may_be_unloaded() -> None:
+    """There are none."""
+    plane = Plane()
+
+    change(plane, "RepositoryModelUnload", model_name="iris", parameters={"unload_dependents": {"bool_param": True}})
+
+    assert plane.asked == [Unload("iris")]
+
+
+def test_what_a_load_fails_with_is_told_in_known_words() -> None:
+    """Clients look for how the sentence begins."""
+    unknown = DukouError(Reason.MODEL_NOT_FOUND, model="new", served="iris")
+
+    with pytest.raises(GrpcError) as caught:
+        change(Plane(unknown), "RepositoryModelLoad", model_name="new")
+
+    assert caught.value.status == NOT_FOUND
+    assert caught.value.message == "failed to load 'new', Request for unknown model: 'new' is not found"
 
 
 # What there is not.

@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 from rpc_rig import Service
 
-from dukou.core.errors import Code
+from dukou.core.errors import Code, DukouError, Reason
 from dukou.core.event import RequestRefused
 from dukou.core.message import Table
 from dukou.core.model import DEFAULT_SIGNATURE, Signature, State, TensorSpec
 from dukou.core.tensor import Tensors
+from dukou.core.verb import ReloadConfig, Verb
 from dukou.net import services_tf, status
 from dukou.net.rpc import GrpcError, Unary
 from dukou.protos.pool import parse, pool
 from dukou.protos.tree import to_message, to_tree
 from dukou.testing.models import Direct, FunctionModel, iris_like, manifest, served, table
 from dukou.wire import tf_grpc, tf_grpc_examples
+from dukou.wire.tf_says import says
 
 INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNIMPLEMENTED, UNAVAILABLE = 3, 5, 9, 12, 14
 PACKAGE = "tensorflow.serving"
@@ -222,6 +224,71 @@ def test_an_invalid_config_is_refused_for_what_it_is() -> None:
 
     assert number == INVALID_ARGUMENT
     assert "absolute path" in text
+
+
+class Plane:
+    """A control plane that notes what it is asked for, and ends as it is told."""
+
+    def __init__(self, error: DukouError | None = None) -> None:
+        self.asked: list[tuple[Verb, str]] = []
+        self._error = error
+
+    async def do(self, verb: Verb, who: str) -> None:
+        self.asked.append((verb, who))
+        if self._error is not None:
+            raise self._error
+
+
+NEW = {"model_config_list": {"config": [{"name": "iris", "base_path": "/m", "model_platform": "tensorflow"}]}}
+RELOAD = to_message({"config": NEW, "metric_names": ["x"]}, f"{PACKAGE}.ReloadConfigRequest").SerializeToString()
+ELSEWHERE = "192.0.2.1:5000"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "peer"),
+    [({"reloads": True}, "127.0.0.1:5000"), ({"explicit": True}, ELSEWHERE)],
+)
+def test_a_config_is_put_in_force_where_it_may(allowed: dict[str, bool], peer: str) -> None:
+    """The control plane judges it; the response says that all is well."""
+    plane = Plane()
+    service = Service(services_tf.methods, MODELS, control=plane, peer=peer, **allowed)
+
+    response = parse(f"{PACKAGE}.ReloadConfigResponse", service.call(path("HandleReloadConfigRequest"), RELOAD))
+
+    assert response.HasField("status")
+    assert (response.status.error_code, response.status.error_message) == (0, "")
+    config = to_message(NEW, f"{PACKAGE}.ModelServerConfig").SerializeToString()
+    assert plane.asked == [(ReloadConfig(config), peer)]
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (says("Illegal to list model m multiple times in config list"), INVALID_ARGUMENT),
+        (says("Request to assign label", Reason.PRECONDITION_FAILED), FAILED_PRECONDITION),
+        (DukouError(Reason.NOT_SERVING, detail="1 model did not become available"), UNAVAILABLE),
+    ],
+)
+def test_a_config_that_is_refused_is_the_status_of_the_call(error: DukouError, wanted: int) -> None:
+    """With the control plane's words."""
+    service = Service(services_tf.methods, MODELS, control=Plane(error), reloads=True)
+
+    with pytest.raises(GrpcError) as caught:
+        service.call(path("HandleReloadConfigRequest"), RELOAD)
+
+    assert (caught.value.status, caught.value.message) == (wanted, error.facts["detail"])
+
+
+def test_a_config_from_another_machine_is_refused() -> None:
+    """Unless all callers may change what is served."""
+    plane = Plane()
+    service = Service(services_tf.methods, MODELS, control=plane, peer=ELSEWHERE, reloads=True)
+
+    with pytest.raises(GrpcError) as caught:
+        service.call(path("HandleReloadConfigRequest"), RELOAD)
+
+    assert caught.value.status == status.GRPC[Code.PERMISSION_DENIED]
+    assert plane.asked == []
 
 
 def task(signature: str, method: str, name: str = "half_plus_two", **spec: Any) -> dict[str, Any]:

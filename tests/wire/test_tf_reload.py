@@ -9,8 +9,7 @@ from dukou.protos.tree import to_message
 from dukou.runtimes.registry import BUILT_IN
 from dukou.wire import tf_errors, tf_reload
 
-AVAILABLE = {"iris": (1,)}
-IN_FORCE = {"iris": {"stable": 1}}
+SERVED = ("iris",)
 
 
 def config(*models: dict[str, Any]) -> Any:
@@ -35,8 +34,7 @@ def model(name: str = "iris", **more: Any) -> dict[str, Any]:
 )
 def test_valid_configurations_pass(models: tuple[dict[str, Any], ...]) -> None:
     """An empty list, paths and addresses, the old field for the platform, policies and labels."""
-    tf_reload.check(config(*models), AVAILABLE)
-    tf_reload.check_labels(config(*models), AVAILABLE, {})
+    tf_reload.check(config(*models), SERVED)
 
 
 NEITHER = "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform."
@@ -68,42 +66,10 @@ BOTH = "Illegal setting both ModelServerConfig::model_type (deprecated) and Mode
 def test_invalid_configurations_are_refused(models: tuple[dict[str, Any], ...], text: str) -> None:
     """In TensorFlow Serving's words."""
     with pytest.raises(DukouError) as caught:
-        tf_reload.check(config(*models), AVAILABLE)
+        tf_reload.check(config(*models), SERVED)
 
     assert caught.value.code is Code.INVALID_ARGUMENT
     assert tf_errors.describe(caught.value) == text
-
-
-@pytest.mark.parametrize(("name", "version"), [("iris", 2), ("iris", 3), ("new", 1)])
-def test_a_label_needs_a_version_that_is_available(name: str, version: int) -> None:
-    """One that is loading, one that is not there, one of a model that is not there."""
-    with pytest.raises(DukouError) as caught:
-        tf_reload.check_labels(config(model(name, version_labels={"stable": version})), AVAILABLE, {})
-
-    assert caught.value.code is Code.FAILED_PRECONDITION
-    assert tf_errors.describe(caught.value) == (
-        f"Request to assign label to version {version} of model {name}, which is not currently available for inference"
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "label", "version", "allowed"),
-    [
-        ("iris", "canary", 2, True),
-        ("new", "stable", 1, True),
-        ("iris", "stable", 1, True),
-        ("iris", "stable", 2, False),
-    ],
-)
-def test_only_new_labels_may_be_ahead(name: str, label: str, version: int, allowed: bool) -> None:
-    """One that is in use would leave its callers without an answer."""
-    said = config(model(name, version_labels={label: version}))
-
-    if allowed:
-        tf_reload.check_labels(said, AVAILABLE, IN_FORCE, ahead=True)
-    else:
-        with pytest.raises(DukouError, match="not currently available for inference"):
-            tf_reload.check_labels(said, AVAILABLE, IN_FORCE, ahead=True)
 
 
 def test_every_runtime_may_be_named_as_a_platform() -> None:
@@ -117,7 +83,7 @@ def test_only_lists_of_models_are_configurations(tree: dict[str, Any]) -> None:
     said = to_message(tree, "tensorflow.serving.ModelServerConfig")
 
     with pytest.raises(DukouError) as caught:
-        tf_reload.check(said, AVAILABLE)
+        tf_reload.check(said, SERVED)
 
     assert tf_errors.describe(caught.value) == (
         "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported"

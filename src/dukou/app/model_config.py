@@ -11,10 +11,11 @@ from urllib.parse import unquote, urlsplit
 
 from dukou.config import ModelsConfig
 from dukou.core.errors import DukouError, Reason
+from dukou.lifecycle.labels import check_labels
 from dukou.lifecycle.policy import All, Latest, Policy, Specific
 from dukou.lifecycle.wanted import Declared
 from dukou.protos.text import parse_text
-from dukou.wire.tf_reload import check, check_labels
+from dukou.wire.tf_reload import check
 
 MESSAGE = "tensorflow.serving.ModelServerConfig"
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -63,7 +64,14 @@ def reloaded(
     """The same while `available` versions, by model, are served with these `labels`: a label may name such a version
     only (but see `models.labels_ahead`). Raises PRECONDITION_FAILED as well."""
     found = declared(message, config, available)
-    check_labels(message, available, labels, ahead=config.labels_ahead)
+    for model in message.model_config_list.config:
+        check_labels(
+            model.name,
+            model.version_labels,
+            labels.get(model.name, {}),
+            available.get(model.name, ()),
+            ahead=config.labels_ahead,
+        )
     return found
 
 

@@ -16,6 +16,9 @@ from dukou.core.verb import Verb
 from dukou.core.version import ModelVersion, State
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+UNLOADED = "unloaded"
+"""Why a version is not loaded whose model was unloaded on purpose: the server is ready without it."""
+
 _PREFIX_BYTES = 4
 
 

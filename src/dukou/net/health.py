@@ -1,17 +1,22 @@
 """When the server is ready to answer. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
+from dukou.core.link import UNLOADED
 from dukou.core.message import Served, Table
 from dukou.core.version import State
 
 
 def server_ready(table: Table) -> bool:
-    """Whether everything in the table can be called: some model, and of each model every version that has not ended."""
-    return bool(table.models) and all(_all_available(versions) for versions in table.models.values())
+    """Whether every model answers: one of its versions is AVAILABLE, whatever happens to the others. Those that were
+    unloaded on purpose do not count."""
+    return bool(table.models) and all(_ready(versions.values()) for versions in table.models.values())
 
 
-def _all_available(versions: Mapping[int, Served]) -> bool:
-    """A version on its way out does not count while another one answers."""
-    states = {served.state for served in versions.values()}
-    return State.AVAILABLE in states and states <= {State.AVAILABLE, State.UNLOADING, State.END}
+def _ready(versions: Collection[Served]) -> bool:
+    return any(served.state is State.AVAILABLE for served in versions) or all(map(_unloaded, versions))
+
+
+def _unloaded(served: Served) -> bool:
+    error = served.error
+    return served.state is State.END and error is not None and error.facts.get("detail") == UNLOADED

@@ -6,7 +6,7 @@ Facts from tensorflow/serving's `apis/*_service.proto`, `servables/tensorflow/mu
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,8 +14,8 @@ import msgspec
 
 from dukou.core.entry import entry
 from dukou.core.errors import DukouError, Reason
-from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served, Table
-from dukou.core.model import DEFAULT_SIGNATURE, State
+from dukou.core.message import Context, InferenceRequest, InferenceResponse, Served
+from dukou.core.model import DEFAULT_SIGNATURE
 from dukou.core.verb import ReloadConfig
 from dukou.net import status, streaming
 from dukou.net.api import Api
@@ -120,22 +120,13 @@ async def _reload(facts: Facts, rpc: Rpc) -> None:
 
 def _not_enabled(facts: Facts, config: Any) -> DukouError:
     """Why a configuration is not put in force. Raises DukouError where it never could be."""
-    table = facts.plane.table
-    tf_reload.check(config, table.models)
-    tf_reload.check_labels(config, _available(table), table.labels)
+    tf_reload.check(config, facts.plane.table.models)
     detail = (
         "Reloading the configuration is not enabled on this server: the config is valid, nothing was changed. "
         "It is with --model_config_file FILE, for callers of its own machine, and with --set models.control=explicit, "
         "for all."
     )
     return says(detail, Reason.NOT_SUPPORTED)
-
-
-def _available(table: Table) -> Mapping[str, Collection[int]]:
-    return {
-        name: [version for version, served in versions.items() if served.state is State.AVAILABLE]
-        for name, versions in table.models.items()
-    }
 
 
 class _Task(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dukou.core.errors import DukouError, Reason
+from dukou.core.link import UNLOADED
 from dukou.core.message import Served, Table
 from dukou.core.verb import Load, Unload
 from dukou.core.version import State
@@ -36,7 +37,7 @@ def _entry(served: Served) -> dict[str, str]:
     entry = {"name": served.id.name, "version": str(served.id.version), "state": _STATES[served.state]}
     if served.error is not None:
         return {**entry, "reason": describe(served.error)}
-    return {**entry, "reason": "unloaded"} if served.state is State.END else entry
+    return {**entry, "reason": UNLOADED} if served.state is State.END else entry
 
 
 def parse_index(body: bytes) -> bool:

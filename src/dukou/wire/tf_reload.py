@@ -2,10 +2,9 @@
 Pure, and light: the supervisor asks as well."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
-from dukou.core.errors import Reason
 from dukou.wire.tf_says import says
 
 PLATFORM = "tensorflow"
@@ -38,30 +37,6 @@ def check(config: Any, served: Collection[str]) -> None:
             )
         if "" in model.version_labels:
             raise says(f"Version label of model {model.name} is empty")
-
-
-def check_labels(
-    config: Any,
-    available: Mapping[str, Collection[int]],
-    labels: Mapping[str, Mapping[str, int]],
-    *,
-    ahead: bool = False,
-) -> None:
-    """That the labels of a ModelServerConfig name versions that answer: `available`, by model.
-
-    With `ahead`, a label that `labels` (those in force, by model) does not have yet may name others; one that is in use
-    moves to an AVAILABLE version only. Raises DukouError PRECONDITION_FAILED.
-    """
-    for model in config.model_config_list.config:
-        in_force = labels.get(model.name, {})
-        for label, version in sorted(model.version_labels.items()):
-            moves = in_force.get(label, version) != version
-            if version not in available.get(model.name, ()) and (moves or not ahead):
-                text = (
-                    f"Request to assign label to version {version} of model {model.name}, "
-                    "which is not currently available for inference"
-                )
-                raise says(text, Reason.PRECONDITION_FAILED)
 
 
 def _check_names(names: Collection[str]) -> None:
