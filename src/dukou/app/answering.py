@@ -38,8 +38,7 @@ class Answering:
     def answer(self, call: Call) -> list[Part]:
         """The frame that answers."""
         try:
-            outputs, _ = self._infer(call.signature, call.inputs, call.outputs, call.parameters)
-            return encode_answer(outputs)
+            return encode_answer(*self._infer(call.signature, call.inputs, call.outputs, call.parameters))
         except DukouError as error:
             return encode_failure(Failure.of(error))
 
