@@ -12,10 +12,11 @@ import pytest
 
 from dukou.cli.inspect import compared, libraries, shape, size
 from dukou.cli.main import run
-from dukou.cli.pack import next_version, numbers, pairs
+from dukou.cli.pack import numbers, pairs
 from dukou.cli.predict import as_json, as_table, split_url, suffix_of
 from dukou.cli.terminal import CommandError
 from dukou.core.model import Evidence
+from dukou.repository.local import next_version
 from dukou.repository.manifest import read_manifest
 
 
@@ -39,6 +40,28 @@ def test_pack_takes_the_next_version(model_file: Path, tmp_path: Path, capsys: p
     out = capsys.readouterr().out
     assert f"packed sums 2 into {tmp_path}/sums/2" in out
     assert f"next: dukou serve {tmp_path}/sums/2" in out
+
+
+def test_push_says_what_it_did_and_what_happens_next(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file, a packed version and a folder that stands as it is; each has the next number."""
+    to = ["--to", str(tmp_path), "--name", "adder"]
+
+    codes = [
+        run(["push", str(model_file), *to, "--metric", "accuracy=0.97"]),
+        run(["push", str(tmp_path / "adder" / "1"), *to]),
+        run(["push", str(model_file.parent), *to, "--version", "7"]),
+    ]
+
+    out = capsys.readouterr().out
+    assert codes == [0, 0, 0]
+    for number in (1, 2, 7):
+        assert f"pushed adder {number} into {tmp_path}/adder/{number}" in out
+    assert read_manifest(tmp_path / "adder" / "2").metrics == {"accuracy": 0.97}
+    assert out.count("It is an ONNX graph already") == 2
+    assert out.count("without a manifest") == 1
+    assert f"next: a server of {tmp_path} finds it by itself" in out
 
 
 def test_a_version_is_never_packed_twice(

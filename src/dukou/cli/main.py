@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "Serve models until Ctrl-C.",
     "predict": "Predict rows with a model, of a server or in this process.",
     "pack": "Pack a model file as a version of a repository.",
+    "push": "Put a new version into a repository that is served.",
     "inspect": "Show what a model or a packed version is, and which form of it serves and why.",
     "config": "Show every setting, its value and where the value comes from.",
 }

@@ -57,9 +57,11 @@ def pack(
     """Compile a model, compare the two forms, write both with their digests as one version of a repository."""
     metrics, facts = numbers(metric), pairs("--lineage", lineage)
     name = name or path.stem
+    from dukou.packing.pack import pack as pack_version
+    from dukou.repository.local import next_version
+
     if version is None:
         version = next_version(to / name)
-    from dukou.packing.pack import pack as pack_version
 
     with Progress() as report:
         folder, manifest = pack_version(
@@ -99,11 +101,3 @@ def numbers(texts: Sequence[str]) -> Mapping[str, float]:
         except ValueError:
             raise CommandError(f"--metric {key}={value}: {value!r} is not a number") from None
     return found
-
-
-def next_version(model: Path) -> int:
-    """The number after the highest version in a model's folder; 1 where there is none."""
-    from dukou.repository.local import version_number
-
-    names = [entry.name for entry in model.iterdir()] if model.is_dir() else []
-    return max((number for name in names if (number := version_number(name)) is not None), default=0) + 1

@@ -84,6 +84,28 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         raise
 
 
+def give_place(folder: Path, final: Path) -> None:
+    """Rename a folder, whose files are on disk, to `final`, whose parents are made if need be.
+
+    Raises DukouError ALREADY_PACKED where something is there already, DISK_FULL, NOT_WRITABLE; then `folder` is where
+    it was and nothing was made.
+    """
+    final = final.absolute()
+    new_parents = [parent for parent in final.parents if not parent.exists()]
+    try:
+        if os.path.lexists(final):
+            raise DukouError(Reason.ALREADY_PACKED, path=str(final))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _rename(folder, final)
+        _flush_folder(final.parent)
+    except BaseException as error:
+        _remove_empty(new_parents)
+        known = _explain(error, final)
+        if known is not None:
+            raise known from error
+        raise
+
+
 def _rename(partial: Path, final: Path) -> None:
     try:
         partial.rename(final)
@@ -120,9 +142,14 @@ def _flush(folder: Path) -> None:
         for name in names:
             path = Path(root, name)
             if path.is_file() and not path.is_symlink():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                flush_file(path)
         _flush_folder(Path(root))
+
+
+def flush_file(path: Path) -> None:
+    """Return when the file's content is on disk. Raises OSError."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:

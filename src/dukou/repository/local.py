@@ -141,7 +141,7 @@ def manifest_of(folder: Path) -> ModelManifest | None:
 
     Raises DukouError MANIFEST_INVALID, ARTIFACT_UNSUPPORTED for what is neither.
     """
-    if not is_packed(folder) and ((home_of(folder) / CONFIG).exists() or _stands(folder)):
+    if not is_packed(folder) and ((home_of(folder) / CONFIG).exists() or stands(folder)):
         return None
     _refuse_foreign(folder)
     return read_manifest(folder)
@@ -191,6 +191,13 @@ def version_number(name: str) -> int | None:
     return number if number <= MAX_VERSION else None
 
 
+def next_version(model: Path) -> int:
+    """The number after the highest version in a model's folder; 1 where there is none. Raises OSError."""
+    names = [entry.name for entry in model.iterdir()] if model.is_dir() else []
+    numbers = [number for name in names if (number := version_number(name)) is not None]
+    return max(numbers, default=FIRST_VERSION if PYTHON_MODEL in names else 0) + 1
+
+
 def placed(folder: Path) -> ModelVersion:
     """What a numbered folder's place says it is: MODEL/VERSION."""
     folder = folder.absolute()
@@ -211,7 +218,7 @@ def classify(path: Path) -> Kind:
             return _classify_file(path)
         if not path.is_dir():
             raise DukouError(Reason.ARTIFACT_UNSUPPORTED, path=str(path), detail="this is neither a file nor a folder")
-        if is_packed(path) or (version_number(path.absolute().name) is not None and _stands(path)):
+        if is_packed(path) or (version_number(path.absolute().name) is not None and stands(path)):
             return "version"
         if _holds_versions(path):
             return "model"
@@ -244,10 +251,10 @@ def _holds_versions(folder: Path) -> bool:
     if (folder / PYTHON_MODEL).is_file():
         return True
     configured = (folder / CONFIG).exists()
-    return any(configured or is_packed(path) or _stands(path) for _, path in _numbered(folder))
+    return any(configured or is_packed(path) or stands(path) for _, path in _numbered(folder))
 
 
-def _stands(folder: Path) -> bool:
+def stands(folder: Path) -> bool:
     """Whether a folder without a manifest is a version all the same."""
     try:
         return (folder / PYTHON_MODEL).is_file() or onnx_file(folder) is not None
