@@ -95,8 +95,11 @@ def test_a_rollout_by_a_plan(http: httpx.Client, server: AdminServer) -> None:
     assert [(each["version"], each["share"]) for each in promoted["versions"]] == [(3, 0.0), (2, 0.5), (1, 0.5)]
     assert promoted["rollout"]["measured"]["candidate"]["answered"] == 0
     found = http.get("/v1/models/iris/rollout").json()
-    assert found["rollout"]["measured"]["candidate"]["answered"] == 12
-    assert found["report"]
+    assert [(each["share"], each["state"], each["requests"]) for each in found["steps"]] == [
+        (0.0, "done", None),
+        (0.5, "now", 12),
+        (1.0, "ahead", None),
+    ]
     assert http.post("/v1/models/iris:abort").json()["rollout"]["status"] == "ABORTED"
 
 
@@ -321,7 +324,6 @@ def test_what_is_answered_is_what_is_described(http: httpx.Client) -> None:
     for path, kind in {
         "/v1/models": "Models",
         "/v1/models/iris": "ModelStatus",
-        "/v1/models/iris/rollout": "Reported",
         "/v1/history": "History",
         "/health": "Health",
         "/v1/models/none": "Refusal",

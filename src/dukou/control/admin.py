@@ -19,11 +19,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from dukou.control.operations import Audited, Cause, ModelStatus, Operations, Outcome
+from dukou.control.answers import Health, History, Models, Refusal, Taken
+from dukou.control.operations import Cause, ModelStatus, Operations, Outcome
 from dukou.control.token import same
 from dukou.core.errors import Code, DukouError, Reason
-from dukou.lifecycle.measured import Measured
-from dukou.lifecycle.rollout import Rollout
+from dukou.lifecycle.measured import Counts, Measured
+from dukou.lifecycle.report import report
 from dukou.net.status import CODES, HTTP, RETRY_AFTER_S
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -96,44 +97,10 @@ class OutcomesGiven(Change):
     outcomes: list[OutcomeGiven] = Field(max_length=MAX_OUTCOMES)
 
 
-class Health(msgspec.Struct, frozen=True):
-    """That the control plane answers."""
-
-    version: str
-    status: str = "ok"
-
-
-class Models(msgspec.Struct, frozen=True):
-    """Every model."""
-
-    models: list[ModelStatus]
-
-
-class Reported(msgspec.Struct, frozen=True):
-    """A rollout as it is kept, and what can be said of it."""
-
-    rollout: Rollout
-    report: Mapping[str, Any]
-
-
-class History(msgspec.Struct, frozen=True):
-    """Changes, the latest first."""
-
-    changes: list[Audited]
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """How many answers the outcomes were about."""
-
-    taken: int
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """Why not: a sentence, and its kind."""
-
-    error: str
-    code: str
-
+_REPORT = {
+    "description": "As `dukou.lifecycle.report` makes it.",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
 
 _Name = Annotated[str, Path(description="Percent-encoded.", max_length=1000), AfterValidator(unquote)]
 
@@ -197,13 +164,10 @@ def _reads(operations: Operations) -> APIRouter:
         """One model with its versions and how its calls are shared."""
         return _json(_short(operations.status(name)[0]))
 
-    @router.get("/models/{name}/rollout", responses={200: _answer(Reported)})
+    @router.get("/models/{name}/rollout", responses={200: _REPORT})
     async def rollout(name: _Name) -> Response:
         """The rollout under way, or the last one: what was measured and what follows from it."""
-        from dukou.lifecycle.report import report
-
-        found = operations.rollout(name)
-        return _json(Reported(found, report(found)))
+        return _json(report(operations.rollout(name)))
 
     limit = Annotated[int, Query(ge=1, le=MAX_HISTORY)]
 
@@ -279,10 +243,13 @@ def _changes(operations: Operations) -> APIRouter:
 
 
 def _short(status: ModelStatus) -> ModelStatus:
-    """Without what the rollout has measured, which its own resource tells."""
+    """Without the rollout's counts, which its report says in words of the field."""
     if status.rollout is None:
         return status
-    return msgspec.structs.replace(status, rollout=msgspec.structs.replace(status.rollout, measured=Measured()))
+    rollout = msgspec.structs.replace(
+        status.rollout, measured=Measured(), step_primary=Counts(), step_candidate=Counts()
+    )
+    return msgspec.structs.replace(status, rollout=rollout)
 
 
 def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -449,7 +416,7 @@ def _describe(app: FastAPI) -> None:
         page = app.openapi_schema
         if page is None:
             page = make()
-            kinds = (Health, Models, ModelStatus, Reported, History, Taken, Refusal)
+            kinds = (Health, Models, ModelStatus, History, Taken, Refusal)
             _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
             components = page.setdefault("components", {})
             components["schemas"] = {**schemas, **components.get("schemas", {})}
