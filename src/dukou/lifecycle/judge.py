@@ -213,27 +213,32 @@ def by_labels(sample: Sample, findings: Sequence[Finding]) -> Finding | None:
 
 
 def _of_rates(asked: Rates) -> Finding:
-    candidate, primary = asked.candidate, asked.primary
-    text = f"{asked.metric}: {percent(candidate.rate)} of {_owned(candidate, asked)} {asked.events}"
-    allowed = percent(asked.margin)
-    if primary is None:
-        above = candidate.rate > asked.margin and sequential.factor(candidate, asked.margin, asked.alpha) == 1
-        missing = sequential.factor(candidate, asked.margin, FALSE_PROMOTION) if candidate.rate < asked.margin else inf
-        kinds = (f", certainly more than {allowed}", f", certainly less than {allowed}")
-    else:
-        text += f", {percent(primary.rate)} of the primary's {primary.trials:,}"
-        alpha = FALSE_PROMOTION if asked.bounding is None else FALSE_PROMOTION / 2
-        above = sequential.exceeds(candidate, primary, asked.margin, asked.alpha)
-        missing = sequential.factor_within(candidate, primary, asked.margin, alpha)
-        if asked.bounding is not None and _certainly_below(asked.bounding, asked.margin, alpha):
-            missing = 1.0
-        points = f"{100 * asked.margin:.3g} percentage points"
-        kinds = (f", certainly more than {points} worse", f", certainly not {points} worse")
-    if above:
-        return Finding(asked.metric, asked.above, text + kinds[0], asked.needed, inf, asked.trials)
-    if missing == 1:
-        return Finding(asked.metric, Outcome.FINE, text + kinds[1], asked.needed, 0.0, asked.trials)
+    return _alone(asked) if asked.primary is None else _beside(asked, asked.primary)
+
+
+def _alone(asked: Rates) -> Finding:
+    candidate, margin = asked.candidate, asked.margin
+    text = f"{asked.metric}: {percent(candidate.rate)} of {candidate.trials:,} {asked.trials} {asked.events}"
+    if sequential.above(candidate, margin, asked.alpha):
+        return _found(asked, asked.above, f"{text}, certainly more than {percent(margin)}")
+    if sequential.below(candidate, margin, FALSE_PROMOTION):
+        return _found(asked, Outcome.FINE, f"{text}, certainly less than {percent(margin)}")
+    missing = sequential.factor(candidate, margin, FALSE_PROMOTION) if candidate.rate < margin else inf
     return _unsure(asked, text, missing, candidate.trials)
+
+
+def _beside(asked: Rates, primary: Trials) -> Finding:
+    candidate, margin, bounding = asked.candidate, asked.margin, asked.bounding
+    text = f"{asked.metric}: {percent(candidate.rate)} of the candidate's {candidate.trials:,} {asked.events}"
+    text += f", {percent(primary.rate)} of the primary's {primary.trials:,}"
+    points = f"{100 * margin:.3g} percentage points worse"
+    if sequential.exceeds(candidate, primary, margin, asked.alpha):
+        return _found(asked, asked.above, f"{text}, certainly more than {points}")
+    alpha = FALSE_PROMOTION if bounding is None else FALSE_PROMOTION / 2
+    bounded = bounding is not None and sequential.below(bounding, margin, alpha)
+    if bounded or sequential.within(candidate, primary, margin, alpha):
+        return _found(asked, Outcome.FINE, f"{text}, certainly not {points}")
+    return _unsure(asked, text, sequential.factor_within(candidate, primary, margin, alpha), candidate.trials)
 
 
 def _of_times(asked: Times) -> Finding:
@@ -242,27 +247,21 @@ def _of_times(asked: Times) -> Finding:
     primary_low, primary_high = sequential.quantile(asked.primary, asked.share, asked.alpha / 2)
     text = f"{asked.metric}: {span(bounds, low, high)}, the primary's {span(bounds, primary_low, primary_high)}"
     if low >= primary_high + ceil(finer - 1e-9):
-        text += f", certainly more than {asked.ratio:g} times as long"
-        return Finding(asked.metric, asked.above, text, asked.needed, inf, asked.trials)
+        return _found(asked, asked.above, f"{text}, certainly more than {asked.ratio:g} times as long")
     further = floor(finer + 1e-9)
     missing = sequential.factor_quantiles(asked.candidate, asked.primary, asked.share, further, FALSE_PROMOTION)
     if missing == 1:
-        text += f", certainly not {asked.ratio:g} times as long"
-        return Finding(asked.metric, Outcome.FINE, text, asked.needed, 0.0, asked.trials)
+        return _found(asked, Outcome.FINE, f"{text}, certainly not {asked.ratio:g} times as long")
     return _unsure(asked, text, missing, sum(asked.candidate))
+
+
+def _found(asked: Question, outcome: Outcome, text: str) -> Finding:
+    return Finding(asked.metric, outcome, text, asked.needed, 0.0 if outcome is Outcome.FINE else inf, asked.trials)
 
 
 def _unsure(asked: Question, text: str, missing: float, trials: int) -> Finding:
     more = inf if isinf(missing) else (missing - 1) * trials
     return Finding(asked.metric, Outcome.UNSURE, text, asked.needed, more, asked.trials)
-
-
-def _certainly_below(trials: Trials, limit: float, alpha: float) -> bool:
-    return trials.rate < limit and sequential.factor(trials, limit, alpha) == 1
-
-
-def _owned(candidate: Trials, asked: Rates) -> str:
-    return f"{candidate.trials:,} {asked.trials}" if asked.primary is None else f"the candidate's {candidate.trials:,}"
 
 
 def _wrong(outcomes: Outcomes) -> Trials:

@@ -7,7 +7,7 @@ which it has not reached it are an interval that holds the true rate at all look
 portions they came, over workers and restarts.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from math import inf, lgamma, log, log1p, pi
@@ -16,6 +16,7 @@ from typing import NamedTuple
 _LOG_PI = log(pi)
 _HALVINGS = 30
 """Of an interval of rates, until its ends are the same for all purposes."""
+_ROUGHLY = 12
 
 
 class Trials(NamedTuple):
@@ -34,6 +35,16 @@ def interval(counted: Trials, alpha: float) -> tuple[float, float]:
     """Where the rate is: either end is ever wrong with probability `alpha` together."""
     least = _mixture(counted) + log(alpha)
     return _end(counted, 0.0, least), _end(counted, 1.0, least)
+
+
+def above(counted: Trials, limit: float, alpha: float) -> bool:
+    """Whether the rate is certainly above `limit`; where it is not, ever true with probability `alpha` at most."""
+    return counted.rate > limit and factor(counted, limit, alpha) == 1.0
+
+
+def below(counted: Trials, limit: float, alpha: float) -> bool:
+    """Whether the rate is certainly below `limit`; wrong as seldom as `above`."""
+    return counted.rate < limit and factor(counted, limit, alpha) == 1.0
 
 
 def exceeds(candidate: Trials, primary: Trials, margin: float, alpha: float) -> bool:
@@ -56,7 +67,7 @@ def factor_within(candidate: Trials, primary: Trials, margin: float, alpha: floa
     if candidate.rate >= primary.rate + margin:
         return inf
     low, high = max(0.0, candidate.rate - margin), primary.rate
-    for _ in range(_HALVINGS):  # what parts them best lies where both sides need equally many
+    for _ in range(_ROUGHLY):  # what parts them best lies where both sides need equally many
         rate = (low + high) / 2
         if factor(candidate, rate + margin, alpha / 2) > factor(primary, rate, alpha / 2):
             low = rate
@@ -99,10 +110,12 @@ def factor_quantiles(
     upto, primary_upto = list(accumulate(candidate)), list(accumulate(primary))
     total, primary_total = upto.pop(), primary_upto.pop()
     fewest = inf
-    for bound in range(len(upto) - further):
-        less, more = Trials(primary_upto[bound], primary_total), Trials(upto[bound + further], total)
-        if less.rate < share < more.rate:
-            fewest = min(fewest, max(factor(less, share, alpha / 2), factor(more, share, alpha / 2)))
+    first = max(0, bisect_right(upto, share * total) - further)
+    last = min(len(upto) - further, bisect_left(primary_upto, share * primary_total))
+    for bound in range(first, last):
+        more = factor(Trials(upto[bound + further], total), share, alpha / 2)
+        if more < fewest:
+            fewest = min(fewest, max(more, factor(Trials(primary_upto[bound], primary_total), share, alpha / 2)))
     return fewest
 
 
