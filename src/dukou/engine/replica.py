@@ -1,7 +1,7 @@
 """A model in a process of its own, as a worker calls it."""
 
 from collections.abc import Iterator, Mapping
-from socket import AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SOCK_STREAM, socket
+from socket import AF_UNIX, MSG_PEEK, SOCK_STREAM, socket
 from threading import Lock
 from typing import Any
 
@@ -179,8 +179,9 @@ class RemoteModel:
 
 def _is_open(idle: socket) -> bool:
     """Whether the other end is still there; it has nothing to say before it is asked."""
+    idle.setblocking(False)
     try:
-        idle.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        idle.recv(1, MSG_PEEK)
     except BlockingIOError:
         return True
     except OSError:
