@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,12 @@ import requests
 
 LIMIT_S = 60.0
 
+_OF_TESTS = {
+    "DUKOU_ADMIN__LISTEN": "",
+    "XDG_STATE_HOME": tempfile.mkdtemp(prefix="dukou-tests-state-"),
+}
+"""Tests that want the admin API say where; none finds what another server has kept."""
+
 
 class Server:
     """A running server; a context manager that stops it and checks that it exits 0."""
@@ -22,7 +29,7 @@ class Server:
     def __init__(self, *words: str | Path, environment: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dukou", "serve", *map(str, words)],
-            env=os.environ | (environment or {}),
+            env=os.environ | _OF_TESTS | (environment or {}),
             stderr=subprocess.PIPE,
             text=True,
         )

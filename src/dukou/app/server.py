@@ -1,21 +1,23 @@
-"""`dukou serve`: the supervisor's process."""
+"""`dukou serve`: the supervisor's process, which also is the control plane."""
 
 import asyncio
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from dukou.app.passing import Packer
 from dukou.app.program import SETTINGS, program
 from dukou.app.ready import Ready
-from dukou.app.state import state_folder
+from dukou.app.state import state_dir, state_folder
 from dukou.config import Config, parse_listen
 from dukou.control.process import WorkerSlot
 from dukou.control.supervisor import Ending, Supervisor
 from dukou.core.errors import DukouError, Reason
-from dukou.core.link import Applied
+from dukou.core.link import Applied, Apply
+from dukou.core.verb import Verb
 from dukou.core.version import State
 from dukou.net.sockets import describe, open_slots, tls_context
 from dukou.telemetry.counters import clear
@@ -25,7 +27,7 @@ from dukou.telemetry.log import Lines, configure, write_stderr
 def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Ready], None]) -> int:
     """Serve until stopped; returns the exit code.
 
-    Raises DukouError for what is wrong before anything is served: an address, a path, a file.
+    Raises DukouError for what is wrong before anything is served: an address, a path, a file, the store.
     """
     if config.server.tls_certificate:
         tls_context(config.server.tls_certificate, config.server.tls_key)
@@ -34,67 +36,124 @@ def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Rea
             from dukou.repository.local import classify
 
             classify(Path(path))  # raises with what might have been meant
-    with state_folder(config.telemetry.state_dir) as state:
+    with state_folder(state_dir(config)) as state:
         clear(state)  # an earlier server's blocks stood for other versions
         (state / SETTINGS).write_bytes(msgspec.json.encode(config))
         with closing(Lines(write_stderr)) as lines:
             configure(config.telemetry, lines)
-            ending = asyncio.run(_supervise(config, state, report, on_ready))
+            ending = asyncio.run(_Serving(config, state, report, on_ready).run())
     if ending.message:
         raise DukouError(Reason.NOT_SERVING, detail=ending.message)
     return ending.exit_code
 
 
-async def _supervise(
-    config: Config, state: Path, report: Callable[[str], None], on_ready: Callable[[Ready], None]
-) -> Ending:
-    listens = [parse_listen(text) for text in config.server.listen]
-    slots = open_slots(listens, config.server.workers, config.server.backlog)
-    dialects = [dialect for _, dialect in slots[0]]
-    scheme = "https" if config.server.tls_certificate else "http"
-    urls = tuple(_url(scheme, describe(each)) for each, _ in slots[0])
-    warnings: list[str] = []
+class ControlSide(Protocol):
+    """What the workers speak to; it is imported when they are started."""
 
-    def command(slot: WorkerSlot) -> list[str]:
-        listening = [f"{number},{dialect}" for number, dialect in zip(slot.listen_fds, dialects, strict=True)]
-        return program("_worker", str(state), str(slot.index), str(slot.link_fd), *listening)
+    def heard(self, applied: Applied) -> None:
+        """They answer to a table."""
 
-    said_so = False
+    def freed(self, generation: int) -> None:
+        """They have let go of what tables before this one had."""
 
-    def applied_everywhere(applied: Applied) -> None:
-        nonlocal said_so
-        if said_so:
-            return
-        said_so = True
+    async def asked(self, verb: Verb, who: str) -> None:
+        """A caller of theirs asks for this."""
+
+
+class _Serving:
+    """One server, from its sockets to its end."""
+
+    def __init__(
+        self, config: Config, state: Path, report: Callable[[str], None], on_ready: Callable[[Ready], None]
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._report = report
+        self._on_ready = on_ready
+        self._warnings: list[str] = []
+        self._ready = asyncio.Event()
+        self._urls: tuple[str, ...] = ()
+        self._dialects: tuple[str, ...] = ()
+        self._controlling: ControlSide | None = None
+
+    async def run(self) -> Ending:
+        """Until told to stop, or until nothing can be served."""
+        server = self._config.server
+        slots = open_slots([parse_listen(text) for text in server.listen], server.workers, server.backlog)
+        scheme = "https" if server.tls_certificate else "http"
+        self._dialects = tuple(dialect for _, dialect in slots[0])
+        self._urls = tuple(_url(scheme, describe(each)) for each, _ in slots[0])
+        supervisor = Supervisor(
+            server,
+            [[each for each, _ in slot] for slot in slots],
+            self._worker,
+            self._heard,
+            on_freed=self._freed,
+            on_ask=self._asked,
+        )
+        running = asyncio.create_task(supervisor.run())
+        packer = Packer(self._config.models, self._report)
+        # The workers import what they need while this process makes up its mind.
+        controlling = asyncio.create_task(self._control(supervisor, packer))
+        try:
+            await asyncio.wait((controlling, running), return_when=asyncio.FIRST_COMPLETED)
+            if controlling.done():
+                controlling.result()
+        finally:
+            if not running.done():
+                supervisor.stop()
+            packer.stop()
+            ending = await running
+            controlling.cancel()
+            with suppress(asyncio.CancelledError, DukouError):
+                await controlling
+        return ending
+
+    async def _control(self, supervisor: Supervisor, packer: Packer) -> None:
+        """The control plane, until cancelled. Raises DukouError for what cannot be served."""
+        from dukou.app.controlling import Controlling
+        from dukou.app.declare import places as places_of
+
+        places = await asyncio.to_thread(places_of, self._config.models, packer.pack)
+
+        def publish(table: Apply) -> int:
+            return supervisor.apply(table.assignments, table.routes, table.labels)
+
+        with closing(Controlling(self._config, self._state, places, publish)) as controlling:
+            self._controlling = controlling
+            self._warnings += await controlling.begin()
+            await self._ready.wait()
+            await controlling.run()
+
+    def _worker(self, slot: WorkerSlot) -> list[str]:
+        listening = [f"{number},{dialect}" for number, dialect in zip(slot.listen_fds, self._dialects, strict=True)]
+        return program("_worker", str(self._state), str(slot.index), str(slot.link_fd), *listening)
+
+    def _heard(self, applied: Applied) -> None:
+        assert self._controlling is not None, "it has published what the workers answer"
+        if not self._ready.is_set():
+            self._ready.set()
+            self._announce(applied)
+        self._controlling.heard(applied)
+
+    def _freed(self, generation: int) -> None:
+        if self._controlling is not None:
+            self._controlling.freed(generation)
+
+    async def _asked(self, verb: Verb, who: str) -> None:
+        if self._controlling is None:
+            raise DukouError(Reason.NOT_SERVING, detail="the server has only begun to start")
+        await self._controlling.asked(verb, who)
+
+    def _announce(self, applied: Applied) -> None:
         for item in applied.reports:
-            warnings.extend(item.warnings)
+            self._warnings.extend(item.warnings)
             if item.error:
-                warnings.append(item.error)
+                self._warnings.append(item.error)
         served = tuple(item.id for item in applied.reports if item.state is State.AVAILABLE)
-        said = Ready(urls, tuple(dialects), served, tuple(dict.fromkeys(warnings)))
+        said = Ready(self._urls, self._dialects, served, tuple(dict.fromkeys(self._warnings)))
         # In a thread: it may ask the server it speaks of, and a worker that dies meanwhile is to be replaced at once.
-        asyncio.get_running_loop().run_in_executor(None, on_ready, said)
-
-    supervisor = Supervisor(config.server, [[each for each, _ in slot] for slot in slots], command, applied_everywhere)
-    running = asyncio.create_task(supervisor.run())
-    packer = Packer(config.models, report)
-    try:
-        # The workers import what they need while the plan is made.
-        from dukou.app.plan import make_plan
-
-        planning = asyncio.create_task(asyncio.to_thread(make_plan, config.models, packer.pack))
-        await asyncio.wait((planning, running), return_when=asyncio.FIRST_COMPLETED)
-        if planning.done():
-            plan = planning.result()
-            warnings.extend(plan.warnings)
-            supervisor.apply(plan.assignments, labels=config.models.labels)
-    except BaseException:
-        supervisor.stop()
-        await running
-        raise
-    finally:
-        packer.stop()
-    return await running
+        asyncio.get_running_loop().run_in_executor(None, self._on_ready, said)
 
 
 def _url(scheme: str, address: str) -> str:

@@ -106,6 +106,8 @@ class Reason(Enum):
     NOT_PACKED = (Code.ABORTED, "{detail}")
     NOT_SERVING = (Code.UNAVAILABLE, "{detail}")
     TOKEN_WRONG = (Code.UNAUTHENTICATED, "{detail}")
+    ROLLOUT_NOT_FOUND = (Code.NOT_FOUND, "there has been no rollout; `dukou deploy --plan` starts one")
+    LOAD_FAILED = (Code.ABORTED, "it could not be loaded: {detail}")
     STORE_UNAVAILABLE = (Code.UNAVAILABLE, "the store {path}: {detail}; nothing was changed")
     CONFIG_INVALID = (Code.INVALID_ARGUMENT, "the settings are not valid: {detail}")
 

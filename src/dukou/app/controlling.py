@@ -1,0 +1,165 @@
+"""The control plane put together: store, reconciler, judge, model processes, repository, admin API.
+
+Imported after the workers are started, while they import what they need.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from dukou.app.blocks import Blocks
+from dukou.app.control_plane import ControlPlane
+from dukou.app.declare import Place
+from dukou.app.following import Following
+from dukou.app.judging import Judging
+from dukou.app.measuring import Counted
+from dukou.app.operating import Operating
+from dukou.app.program import program
+from dukou.config import AdminConfig, Config, user_state_dir
+from dukou.control.replicas import Replica, Replicas
+from dukou.control.store import Store
+from dukou.core.clock import monotonic, wall
+from dukou.core.errors import DukouError, Reason
+from dukou.core.link import Applied, Apply, Assignment
+from dukou.core.verb import Verb
+from dukou.core.version import ModelVersion
+from dukou.lifecycle.reconciler import Reconciler
+from dukou.lifecycle.retry import Failures
+from dukou.net.sockets import bind, describe
+
+STORE = "store.db"
+TOKEN = "admin-token"
+
+_BEAT_S = 0.5
+"""How often rollouts are judged and failed versions tried again."""
+
+_AGAIN_S = 1.0
+
+_log = logging.getLogger("dukou.control")
+
+
+class Controlling:
+    """The control plane of one server. `publish` tells the workers a table and returns its generation.
+
+    `begin` first; `run` once the workers answer calls.
+    """
+
+    def __init__(self, config: Config, state: Path, places: tuple[Place, ...], publish: Callable[[Apply], int]) -> None:
+        self._config = config
+        self._state = state
+        models, load_timeout_s = config.models, config.server.load_timeout_s
+        self._publish = publish
+        self._blocks = Blocks()
+        self._store = Store.open(state / STORE)
+        failures = Failures(models.load_retries, models.load_retry_s)
+        self._reconciler = Reconciler(self._blocks.of, self._address, failures)
+        self._plane = ControlPlane(
+            self._reconciler, self._store, self._tell, self._run_processes, clock=monotonic, wall_clock=wall
+        )
+        self._replicas = Replicas(
+            lambda link_fd, address: program("_model", str(state), str(link_fd), address),
+            self._plane.shadow_heard,
+            self._plane.compared,
+            load_timeout_s=load_timeout_s,
+        )
+        self._following = Following(self._plane, models, places)
+        self._operating = Operating(
+            self._plane, self._following, models, load_timeout_s=load_timeout_s, wall_clock=wall
+        )
+        self._judging = Judging(self._plane, Counted(state), self._blocks.of, clock=monotonic)
+        self.heard: Callable[[Applied], None] = self._plane.heard
+        self.freed: Callable[[int], None] = self._plane.freed
+
+    async def begin(self) -> tuple[str, ...]:
+        """Publish the first table; returns warnings. Raises DukouError for what cannot be served."""
+        warnings = await self._following.begin()
+        self._reconciler.resume(self._store.published())
+        self._plane.reconcile()
+        if not self._reconciler.table.assignments:
+            problems = [model.problem for model in self._reconciler.models.values() if model.problem]
+            detail = "; ".join((*problems, *warnings)) or "no version fits the policy"
+            raise DukouError(Reason.CONFIG_INVALID, detail=f"there is nothing to serve: {detail}")
+        return warnings
+
+    async def run(self) -> None:
+        """Follow, judge and take verbs until cancelled."""
+        keeping = asyncio.create_task(self._replicas.run())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for work in (self._following.run, self._beat, self._admin):
+                    tasks.create_task(_again(work))
+        finally:
+            self._replicas.stop()
+            await keeping
+
+    async def asked(self, verb: Verb, who: str) -> None:
+        """Do what a caller of a worker asks for, where the settings allow it. Raises DukouError."""
+        await self._operating.do(verb, who)
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+    def _tell(self, table: Apply) -> int:
+        self._blocks.keep({one.id for one in table.assignments})
+        return self._publish(table)
+
+    def _run_processes(self, wanted: Mapping[ModelVersion, Assignment]) -> None:
+        replicas = {}
+        for version, assignment in wanted.items():
+            rollout = self._reconciler.models[version.name].rollout
+            assert rollout is not None, "shadows belong to rollouts"
+            replicas[version] = Replica(assignment, rollout.plan.slice_by, rollout.plan.tolerance)
+        self._replicas.apply(replicas)
+
+    def _address(self, version: ModelVersion) -> str:
+        """The socket of a version's model process; its path has to be short, and names may be long."""
+        name = hashlib.sha256(f"{version.name}/{version.version}".encode()).hexdigest()[:16]
+        return str(self._state / f"{name}.sock")
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            self._judging.tick()
+            self._plane.reconcile()
+
+    async def _admin(self) -> None:
+        """The admin API, unless it is not wanted or its port is taken."""
+        listen = self._config.admin.listen
+        if not listen:
+            return
+        try:
+            (listening,) = bind([listen])
+        except DukouError as error:
+            if listen != AdminConfig().listen:
+                raise
+            _log.warning("without an admin API: `dukou status` and the like cannot reach this server: %s", error)
+            return
+        token_file = Path(self._config.admin.token_file or user_state_dir() / TOKEN)
+        app = await asyncio.to_thread(_make_admin, self._operating, token_file)
+        from dukou.control.admin import serve_admin
+
+        _log.info("admin API at http://%s, its token in %s", describe(listening), token_file)
+        await serve_admin(app, listening)
+
+
+async def _again(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do `work` until it returns; should it fail, say so and begin again: serving goes on meanwhile."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            _log.exception("a part of the control plane failed and is started again")
+            await asyncio.sleep(_AGAIN_S)
+
+
+def _make_admin(operating: Operating, token_file: Path) -> Any:
+    """In a thread: importing what the admin API needs takes long."""
+    from dukou import __version__
+    from dukou.control.admin import make_app
+    from dukou.control.token import read_or_make
+
+    return make_app(operating, read_or_make(token_file), __version__)

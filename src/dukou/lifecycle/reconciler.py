@@ -1,0 +1,345 @@
+"""From what should be to the next table. No I/O here: whoever owns a Reconciler tells it what is observed, publishes
+what it decides and says so.
+
+    observe: declare, override, see, heard, freed, shadow_heard      decide: the next table      act: sent
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from dukou.core.link import Applied, Apply, Assignment, LoadReport
+from dukou.core.model import Signature
+from dukou.core.route import Route, Shadow
+from dukou.core.seen import Found, Seen
+from dukou.core.version import ModelVersion, State
+from dukou.lifecycle.desired import as_loaded, desired
+from dukou.lifecycle.retry import Failures
+from dukou.lifecycle.rollout import Rollout
+from dukou.lifecycle.strategy import next_action
+from dukou.lifecycle.wanted import Declared, Next, Now, Overrides, Strategy, Trial, Wanted
+
+
+class Model(msgspec.Struct):
+    """What is known of one model. `declared` is None once it is declared no more; it is forgotten when nothing of it is
+    loaded. `problem` says why its repository cannot be read; `seen` is then what was there before."""
+
+    declared: Declared | None = None
+    overrides: Overrides = Overrides()
+    rollout: Rollout | None = None
+    seen: Seen = Seen()
+    problem: str = ""
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """The next table (its generation is the publisher's), None while the one in force is right; and what should be in
+    model processes."""
+
+    apply: Apply | None
+    processes: Mapping[ModelVersion, Assignment]
+
+
+class Reconciler:
+    """Holds what is known of every model and what was published last.
+
+    `block_of` gives a version's block of counters, `address_of` the Unix socket of its model process. `failures` says
+    when a version that failed to load is tried again.
+    """
+
+    def __init__(
+        self,
+        block_of: Callable[[ModelVersion], int],
+        address_of: Callable[[ModelVersion], str],
+        failures: Failures,
+    ) -> None:
+        self.models: dict[str, Model] = {}
+        self._block_of = block_of
+        self._address_of = address_of
+        self._failures = failures
+        self._table = Apply(0, ())
+        self._resumed: Apply | None = None
+        self._assigned: dict[ModelVersion, Assignment] = {}
+        self._since: dict[ModelVersion, int] = {}  # the generation that brought each version, or dropped it
+        self._dropped: dict[ModelVersion, int] = {}
+        self._attempts: dict[ModelVersion, int] = {}
+        self._marks: dict[ModelVersion, str] = {}  # of the files that were told to be loaded
+        self._applied = Applied(0, ())
+        self._reports: dict[ModelVersion, LoadReport] = {}
+        self._shadow_reports: dict[ModelVersion, LoadReport] = {}
+        self._freed = 0
+
+    # What is observed.
+
+    def resume(self, published: Apply | None) -> None:
+        """Begin with the table that was published before a restart, as far as its versions are still there."""
+        self._resumed = published
+
+    def declare(self, declared: Mapping[str, Declared]) -> None:
+        """These models and no others are declared now."""
+        for name, model in self.models.items():
+            model.declared = declared.get(name)
+        for name, one in declared.items():
+            self.models.setdefault(name, Model()).declared = one
+
+    def see(self, name: str, seen: Seen) -> None:
+        """The repository holds this of a model now. A repository that cannot be read changes nothing."""
+        model = self.models[name]
+        model.problem = seen.problem
+        if not seen.problem:
+            model.seen = seen
+
+    def heard(self, applied: Applied, now_s: float) -> None:
+        """The workers' merged answer to a table."""
+        self._applied = applied
+        for report in applied.reports:
+            self._note(report, now_s)
+        self._reports = {report.id: report for report in applied.reports}
+
+    def freed(self, generation: int) -> None:
+        """Every worker has given back what tables before this one had."""
+        self._freed = max(self._freed, generation)
+        self._dropped = {version: at for version, at in self._dropped.items() if at > self._freed}
+
+    def shadow_heard(self, report: LoadReport) -> None:
+        """A model process tells how it is."""
+        self._shadow_reports[report.id] = report
+
+    def reload(self, version: ModelVersion) -> None:
+        """Load a version anew, from its files as they are now."""
+        self._attempts[version] = self._attempts.get(version, 0) + 1
+
+    # What is known.
+
+    @property
+    def table(self) -> Apply:
+        """The table published last."""
+        return self._table
+
+    @property
+    def settled(self) -> bool:
+        """Whether every worker has the table published last in force."""
+        return self._applied.generation >= self._table.generation
+
+    def report(self, version: ModelVersion) -> LoadReport | None:
+        """What the workers tell of a version that is in the table published last."""
+        return self._reports.get(version) if version in self._assigned else None
+
+    def shadow_report(self, version: ModelVersion) -> LoadReport | None:
+        """What its model process tells of a version."""
+        return self._shadow_reports.get(version)
+
+    def signatures(self, version: ModelVersion) -> Mapping[str, Signature]:
+        """Those of a loaded version; none where it is not loaded."""
+        for report in (self._reports.get(version), self._shadow_reports.get(version)):
+            if report is not None and report.signatures:
+                return report.signatures
+        return {}
+
+    def available(self, name: str) -> tuple[int, ...]:
+        """The versions of a model that every worker has, highest first."""
+        states = self.now(name).states
+        return tuple(sorted((number for number, state in states.items() if state is State.AVAILABLE), reverse=True))
+
+    def changed(self, version: ModelVersion) -> bool:
+        """Whether a loaded version's files are not those that were loaded."""
+        found = self.models[version.name].seen.versions.get(version.version)
+        return found is not None and self._marks.get(version, found.mark) != found.mark
+
+    def in_force(self, name: str, now_s: float) -> bool:
+        """Whether every worker shares a model's calls as it should be, as far as that can be."""
+        if not self.settled:
+            return False
+        now, wanted = self.now(name), self.wanted(name, now_s)
+        route = self._table.routes.get(name, Route())
+        return next_action(now, wanted).weights == route.weights and now.weights == route.weights
+
+    def failed(self, name: str) -> Mapping[int, str]:
+        """The versions whose files, as they are, have failed to load, each with the error."""
+        return self._failures.errors(name, self.models[name].seen, math.inf, again=False)
+
+    def aspired(self, name: str) -> tuple[int, ...]:
+        """What would be served if everything could be loaded, highest first."""
+        model = self.models[name]
+        if model.declared is None:
+            return ()
+        seen = as_loaded(model.seen, self.available(name), {})
+        return desired(model.declared, model.overrides, trial_of(model.rollout), seen).versions
+
+    def whys(self, name: str, now_s: float) -> Mapping[int, str]:
+        """Why versions are not AVAILABLE, as far as there is something to say."""
+        reported = {
+            version.version: report.error
+            for version, report in (*self._reports.items(), *self._shadow_reports.items())
+            if version.name == name and report.error
+        }
+        return {**self.wanted(name, now_s).absent, **reported, **self.failed(name)}
+
+    def given_up(self, version: ModelVersion) -> str:
+        """The error of a version that has failed to load so often that it is not tried again until its files change;
+        empty for others."""
+        if not self._failures.exhausted(version, self._marks.get(version, "")):
+            return ""
+        seen = self.models[version.name].seen
+        return self._failures.errors(version.name, seen, math.inf).get(version.version, "")
+
+    def retry_s(self) -> float | None:
+        """When, on the clock of `heard` and `decide`, a failed version is to be tried again; None for never."""
+        return self._failures.next_s()
+
+    def now(self, name: str) -> Now:
+        """What is, for one model."""
+        states: dict[int, State] = {
+            version.version: State.UNLOADING for version in self._dropped if version.name == name
+        }
+        for version, assignment in self._assigned.items():
+            if version.name == name:
+                states[version.version] = self._state(assignment)
+        route = self._table.routes.get(name, Route())
+        return Now(states, route.weights, self._table.labels.get(name, {}))
+
+    def wanted(self, name: str, now_s: float) -> Wanted:
+        """What should be, for one model."""
+        model = self.models[name]
+        if model.declared is None:
+            return Wanted()
+        preserving = (model.overrides.strategy or model.declared.strategy) is Strategy.AVAILABILITY_PRESERVING
+        failed = self._failures.errors(name, model.seen, now_s, again=preserving)
+        seen = as_loaded(model.seen, self.available(name), failed)
+        return desired(model.declared, model.overrides, trial_of(model.rollout), seen)
+
+    # What is decided.
+
+    def decide(self, now_s: float) -> Decided:
+        """The next table and the model processes wanted; to be called whenever something was observed."""
+        assignments: list[Assignment] = []
+        routes: dict[str, Route] = {}
+        labels: dict[str, Mapping[str, int]] = {}
+        processes: dict[ModelVersion, Assignment] = {}
+        for name in sorted(self.models):
+            wanted, now = self.wanted(name, now_s), self.now(name)
+            coming = self._resuming(name, wanted) or next_action(now, wanted)
+            assignments += self._assignments(name, wanted, coming)
+            shadows = ()
+            if wanted.shadow is not None:
+                version = ModelVersion(name, wanted.shadow.version)
+                processes[version] = self._assign(version, State.AVAILABLE, process=self._address_of(version))
+                report = self._shadow_reports.get(version)
+                if report is not None and report.state is State.AVAILABLE:
+                    shadows = (Shadow(version.version, processes[version].process, wanted.shadow.share),)
+            if coming.weights or shadows:
+                routes[name] = Route(coming.weights, wanted.sticky, shadows)
+            if coming.labels:
+                labels[name] = dict(coming.labels)
+        self._forget()
+        for version in list(self._shadow_reports):
+            if version not in processes:
+                del self._shadow_reports[version]
+        table = Apply(0, tuple(assignments), routes, labels)
+        same = msgspec.structs.replace(self._table, generation=0) == table
+        return Decided(None if same and self._table.generation else table, processes)
+
+    def sent(self, apply: Apply) -> None:
+        """This table was published."""
+        assigned = {one.id: one for one in apply.assignments}
+        for version, before in self._assigned.items():
+            after = assigned.get(version)
+            held = before.wanted is State.AVAILABLE
+            if held and (after is None or after.wanted is not State.AVAILABLE):
+                self._dropped[version] = apply.generation
+        for version, after in assigned.items():
+            before = self._assigned.get(version)
+            if after.wanted is State.AVAILABLE:
+                self._dropped.pop(version, None)
+                if before is None or before.wanted is not State.AVAILABLE:
+                    self._since[version] = apply.generation
+                    self._reports.pop(version, None)
+        self._table = apply
+        self._assigned = assigned
+        self._resumed = None
+
+    def _assignments(self, name: str, wanted: Wanted, coming: Next) -> Iterable[Assignment]:
+        for number in coming.load:
+            yield self._assign(ModelVersion(name, number), State.AVAILABLE)
+        for number in coming.announce:
+            if number not in coming.load:
+                yield self._assign(ModelVersion(name, number), State.START)
+        for number, why in sorted(wanted.absent.items(), reverse=True):
+            if number not in coming.load and number not in coming.announce:
+                yield self._assign(ModelVersion(name, number), State.END, why=why)
+
+    def _assign(self, version: ModelVersion, state: State, *, why: str = "", process: str = "") -> Assignment:
+        before = self._assigned.get(version)
+        model = self.models[version.name]
+        found = model.seen.versions.get(version.version)
+        if found is None:  # its folder has gone while it is served
+            found = Found(before.folder if before is not None else "", self._marks.get(version, ""))
+        attempt = self._attempts.get(version, 0)
+        loaded = state is State.AVAILABLE
+        if loaded and (before is None or before.wanted is not state or before.attempt != attempt):
+            self._marks[version] = found.mark
+        options = model.declared.options if model.declared is not None else before.options if before else {}
+        return Assignment(
+            version,
+            found.folder,
+            self._block_of(version) if loaded else 0,
+            dict(options) if loaded else {},
+            state,
+            why,
+            attempt if loaded else 0,
+            process,
+        )
+
+    def _resuming(self, name: str, wanted: Wanted) -> Next | None:
+        """For the first table after a restart: what the last one before it had of this model, if it is still there."""
+        if self._resumed is None:
+            return None
+        model = self.models[name]
+        route = self._resumed.routes.get(name)
+        if model.declared is None or route is None or not wanted.versions:
+            return None
+        good = {number for number, found in model.seen.versions.items() if not found.error}
+        loaded = tuple(
+            one.id.version
+            for one in self._resumed.assignments
+            if one.id.name == name and one.wanted is State.AVAILABLE and one.id.version in good
+        )
+        if not route.weights or not {weight.version for weight in route.weights} <= set(loaded):
+            return None
+        labels = {label: number for label, number in self._resumed.labels.get(name, {}).items() if number in loaded}
+        return Next(tuple(sorted(loaded, reverse=True)), (), route.weights, labels)
+
+    def _state(self, assignment: Assignment) -> State:
+        if assignment.wanted is not State.AVAILABLE:
+            return assignment.wanted
+        report = self._reports.get(assignment.id)
+        if report is None or self._applied.generation < self._since.get(assignment.id, 0):
+            return State.LOADING
+        if report.state is State.END and report.attempt < assignment.attempt:
+            return State.LOADING
+        return report.state
+
+    def _note(self, report: LoadReport, now_s: float) -> None:
+        """Remember a version that has just failed to load, or has just succeeded."""
+        before, assignment = self._reports.get(report.id), self._assigned.get(report.id)
+        if before == report or assignment is None or assignment.wanted is not State.AVAILABLE:
+            return
+        if report.error:
+            if before is None or not before.error or before.attempt < report.attempt:
+                self._failures.failed(report.id, self._marks.get(report.id, ""), now_s, report.error)
+        elif report.state is State.AVAILABLE:
+            self._failures.succeeded(report.id)
+
+    def _forget(self) -> None:
+        """Let go of models that are declared no more and of which nothing is left."""
+        for name, model in list(self.models.items()):
+            if model.declared is None and not self.now(name).states:
+                del self.models[name]
+
+
+def trial_of(rollout: Rollout | None) -> Trial | None:
+    """What a rollout under way wants."""
+    if rollout is None or not rollout.status.under_way:
+        return None
+    step = rollout.plan.steps[rollout.step]
+    return Trial(rollout.primary, rollout.candidate, step.share, step.shadow)
