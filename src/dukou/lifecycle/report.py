@@ -161,6 +161,11 @@ def lines(said: Mapping[str, Any]) -> Iterator[str]:
     for step in said["steps"]:
         yield "  " + _step_line(step)
     yield ""
+    yield from evidence(said)
+
+
+def evidence(said: Mapping[str, Any]) -> Iterator[str]:
+    """What a report has found, and by what: its lines without those about the rollout's steps."""
     yield from wrap(said["reason"], WIDTH) if said["reason"] else ()
     if said["metrics"]:
         yield ""
