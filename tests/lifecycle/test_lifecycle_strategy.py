@@ -50,7 +50,7 @@ def all_wanted(strategy: Strategy) -> Iterator[Wanted]:
 
 @cache
 def all_situations() -> tuple[Situation, ...]:
-    """Every state of every version with what can be published then: nothing, or versions that the table in force has."""
+    """Every state of every version, with what can be published then: nothing, or versions of the table in force."""
     found: list[Situation] = []
     for states in product((None, *State), repeat=len(VERSIONS)):
         held = [version for version, state in zip(VERSIONS, states, strict=True) if state in (*LOADED, START, END)]

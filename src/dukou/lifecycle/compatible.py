@@ -30,9 +30,7 @@ def _kinds(primary: Signature, candidate: Signature) -> Iterator[str]:
     if primary.method != candidate.method:
         yield f"its method is {candidate.method}, not {primary.method}"
     if primary.batched != candidate.batched:
-        batched, single = "rows in batches", "one call at a time, not batched"
-        took, takes = (batched, single) if primary.batched else (single, batched)
-        yield f"it takes {takes}, where {took} was taken"
+        yield "it is batched" if candidate.batched else "it is not batched: axis 0 of its inputs is not rows"
     if primary.streaming != candidate.streaming:
         yield "it streams its answers" if candidate.streaming else "it does not stream its answers"
 

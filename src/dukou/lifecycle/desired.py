@@ -4,7 +4,7 @@ The order of precedence: what is barred or has an error is never served; a rollo
 version that a verb has chosen, else the version before that one, else the highest that the policy wants.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -24,42 +24,35 @@ def desired(declared: Declared, overrides: Overrides, trial: Trial | None, seen:
     strategy = overrides.strategy or declared.strategy
     labels = declared.labels if overrides.labels is None else overrides.labels
     if overrides.unloaded:
-        return Wanted(strategy=strategy, absent=dict.fromkeys(wanted(declared.policy, seen.versions), "unloaded"))
+        loaded = desired(declared, msgspec.structs.replace(overrides, unloaded=False), None, seen)
+        return Wanted(strategy=strategy, absent={**loaded.absent, **dict.fromkeys(loaded.versions, "unloaded")})
     good = servable(overrides, seen)
     answers = primary(declared, overrides, seen)
-    candidate = None
-    if trial is not None:
-        answers = trial.primary if trial.primary in good else answers
-        candidate = trial.candidate if trial.candidate in good and trial.candidate != answers else None
-    versions = {answers, *_policy_picks(declared, overrides, answers, good), *overrides.loaded} - {candidate, None}
+    if trial is not None and trial.primary in good:
+        answers = trial.primary
+    beside = trial if trial is not None and trial.candidate in good and answers not in (None, trial.candidate) else None
+    versions = {answers, *_policy_picks(declared, overrides, answers, good), *overrides.loaded}
     if strategy is Strategy.AVAILABILITY_PRESERVING:
         versions.add(overrides.previous)
-        if declared.keep_previous:
-            versions.add(back_to(declared, overrides, seen))
-    weights: tuple[Weight, ...] = (Weight(answers, 1.0),) if answers is not None else ()
-    shadow = None
-    if trial is not None and candidate is not None and answers is not None:
-        versions.discard(candidate)
-        if trial.share > 0.0:
-            versions.add(candidate)
-            weights = (Weight(candidate, trial.share), Weight(answers, 1.0 - trial.share))
-        if trial.shadow > 0.0:
-            shadow = Weight(candidate, trial.shadow)
-    loaded = tuple(sorted((version for version in versions if version in good), reverse=True))
-    absent = {
-        version: why
-        for version, why in _absences(declared, overrides, seen, good)
-        if version not in loaded and (shadow is None or version != shadow.version)
-    }
+        versions.add(back_to(declared, overrides, seen) if declared.keep_previous else None)
+    if beside is not None:
+        versions.discard(beside.candidate)
+        versions.add(beside.candidate if beside.share > 0.0 else None)
+    picked = tuple(sorted(good.intersection(versions), reverse=True))
+    shadow = Weight(beside.candidate, beside.shadow) if beside is not None and beside.shadow > 0.0 else None
+    aspired = _aspired(declared, overrides, trial, seen)
+    absent = aspired.union(seen.versions.keys() & overrides.barred) - set(picked)
+    if shadow is not None:
+        absent -= {shadow.version}
     return Wanted(
-        versions=loaded,
-        weights=weights,
-        labels={label: version for label, version in labels.items() if version in loaded},
+        versions=picked,
+        weights=_weights(answers, beside),
+        labels={label: version for label, version in labels.items() if version in picked},
         shadow=shadow,
         sticky=declared.sticky,
         strategy=strategy,
-        absent=absent,
-        hold=not loaded and bool(seen.problem or any(found.error for found in seen.versions.values())),
+        absent={version: _why_absent(version, declared, overrides, seen) for version in sorted(absent, reverse=True)},
+        hold=not picked and bool(seen.problem or any(_error(seen, version) for version in aspired)),
     )
 
 
@@ -138,19 +131,36 @@ def _policy_picks(
     return wanted(declared.policy, good)
 
 
-def _absences(declared: Declared, overrides: Overrides, seen: Seen, good: frozenset[int]) -> Iterator[tuple[int, str]]:
-    """Versions that one could expect and the reasons why they are not loaded; of two reasons the last counts."""
-    for version in wanted(declared.policy, good):
-        if declared.plan:
-            yield version, f"version {overrides.serving} answers; a newer one is served after its rollout"
-        else:
-            yield version, f"version {overrides.serving} answers since it was chosen; deploy this one to have it served"
+def _weights(answers: int | None, trial: Trial | None) -> tuple[Weight, ...]:
+    """The candidate first, the primary last, even where it answers nobody: it is the one to fall back to."""
+    if answers is None:
+        return ()
+    if trial is None or trial.share == 0.0:
+        return (Weight(answers, 1.0),)
+    return (Weight(trial.candidate, trial.share), Weight(answers, 1.0 - trial.share))
+
+
+def _aspired(declared: Declared, overrides: Overrides, trial: Trial | None, seen: Seen) -> frozenset[int]:
+    """The versions that one could expect: those that the policy would want if nothing was wrong, and those named."""
+    there = seen.versions.keys() - set(overrides.barred)
+    policy = {*wanted(declared.policy, there), *wanted(declared.policy, servable(overrides, seen))}
     named = {*overrides.loaded, *([] if overrides.serving is None else [overrides.serving])}
-    for version in {*missing(declared.policy, seen.versions), *(named - set(seen.versions))}:
-        yield version, "it is not in the repository"
-    aspired = {*wanted(declared.policy, set(seen.versions) - set(overrides.barred)), *named}
-    for version, found in seen.versions.items():
-        if version in overrides.barred:
-            yield version, "it was rolled back; promote it by its number to have it served again"
-        elif found.error and version in aspired:
-            yield version, found.error
+    if trial is not None:
+        named |= {trial.primary, trial.candidate}
+    return frozenset(policy.union(named, missing(declared.policy, seen.versions)))
+
+
+def _why_absent(version: int, declared: Declared, overrides: Overrides, seen: Seen) -> str:
+    if version not in seen.versions:
+        return "it is not in the repository"
+    if version in overrides.barred:
+        return "it was rolled back; promote it by its number to have it served again"
+    if error := _error(seen, version):
+        return error
+    if declared.plan:
+        return f"version {overrides.serving} answers; a newer one is served after its rollout"
+    return f"version {overrides.serving} answers since it was chosen; deploy this one to have it served"
+
+
+def _error(seen: Seen, version: int) -> str:
+    return seen.versions[version].error if version in seen.versions else ""
