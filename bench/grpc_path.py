@@ -24,6 +24,7 @@ import uvloop
 from ngh2 import Connection, Role
 
 from dukou.app.host import Host
+from dukou.app.release import settle
 from dukou.config import Config
 from dukou.core.link import Apply, Assignment
 from dukou.core.message import InferenceRequest, InferenceResponse, Served, Table
@@ -299,6 +300,7 @@ async def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as state:
         host = Host(Config(), Path(state), 0)
         await host.apply(Apply(1, (Assignment(ModelVersion("iris", 1), str(arguments.folder), 1),)))
+        settle()
         bench = Bench(host, arguments.tfs)
         await bench.prepare()
         for connections, streams in SHAPES:

@@ -18,6 +18,7 @@ from typing import Any
 import uvloop
 
 from dukou.app.host import Host
+from dukou.app.release import settle
 from dukou.config import Config
 from dukou.core.link import Apply, Assignment
 from dukou.core.version import ModelVersion
@@ -91,6 +92,7 @@ async def main(folder: Path, profile: bool) -> None:
     with tempfile.TemporaryDirectory() as state:
         host = Host(Config(), Path(state), 0)
         await host.apply(Apply(1, (Assignment(ModelVersion("iris", 1), str(folder), 1),)))
+        settle()
         for path, body in CALLS.items():
             for connections in (1, 64):
                 gc.collect()

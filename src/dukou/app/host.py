@@ -1,7 +1,6 @@
 """The data plane of one process, put together: engine, runtimes, HTTP, counters."""
 
 import asyncio
-import gc
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +10,13 @@ from socket import socket
 
 import msgspec
 
-from dukou.app.taps import Shadowing, Taps, make_capture
+from dukou.app.release import settle
+from dukou.app.taps import Taps, make_capture
 from dukou.app.versions import Opened, Versions
 from dukou.config import Config, ModelsConfig
 from dukou.config.load import nearest
 from dukou.core.clock import monotonic
+from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
 from dukou.core.link import Applied, Apply, Assignment, Freed
 from dukou.core.message import Served, Table
@@ -25,7 +26,10 @@ from dukou.core.runtime import LoadedModel
 from dukou.core.statistics import VersionStatistics
 from dukou.core.verb import Control
 from dukou.core.version import State
+from dukou.engine.executor import made_up
+from dukou.engine.replica import RemoteModel
 from dukou.engine.router import Engine
+from dukou.engine.shadow import Shadowing
 from dukou.net.listener import HttpServer
 from dukou.net.sockets import tls_context
 from dukou.repository.integrity import files_to_serve, verify
@@ -36,7 +40,6 @@ from dukou.runtimes.registry import runtime
 from dukou.telemetry.counters import Counters
 from dukou.telemetry.statistics import read_statistics
 
-_GC_THRESHOLD = 10_000
 _SAMPLED_EVERY_S = 1.0
 _BODY_THREADS = 2
 """For large bodies and answers and /metrics; more would only take turns, as parsers hold the interpreter."""
@@ -94,7 +97,7 @@ class Host:
         self._observers = watching
         self._versions = Versions(
             self.engine,
-            lambda assignment: Opened(*open_version(assignment, config.models)),
+            lambda assignment: _open(assignment, config.models),
             config.server.load_timeout_s,
             changed=self._tell_changed,
             freed=self._tell_freed,
@@ -116,12 +119,7 @@ class Host:
 
     async def serve(self, sockets: Sequence[socket]) -> None:
         """Accept connections on `sockets`; returns once it does."""
-        # What has been loaded by now stays for long, and a request's objects end by reference count: the collector has
-        # little to find. Looking less often saves 1 of 15 µs a request (bench/request_path.py). Once the loop serves it
-        # is too late for this: collecting all there is takes 30 to 80 ms.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GC_THRESHOLD)
+        settle()
         server = self._config.server
         tls = tls_context(server.tls_certificate, server.tls_key) if server.tls_certificate else None
         dialects = self._dialects or [""] * len(sockets)
@@ -161,9 +159,7 @@ class Host:
         self._tell(Freed(generation))
 
     def _shadowing(self, version: ModelVersion, shadow: Shadow) -> Shadowing:
-        from dukou.engine import shadow as shadowing
-
-        return shadowing.Shadowing(shadow, ModelVersion(version.name, shadow.version), self._loop, self._observers)
+        return Shadowing(shadow, ModelVersion(version.name, shadow.version), self._loop, self._observers)
 
     def _sample(self) -> None:
         """Count how many requests wait now, and again in a while."""
@@ -187,6 +183,28 @@ class Host:
 
     def _blocks(self) -> Mapping[int, ModelVersion]:
         return {each.block: each.id for each in self._wanted.assignments if each.block}
+
+
+def _open(assignment: Assignment, models: ModelsConfig) -> Opened:
+    """A version as `assignment` has it: here, or in a model process. Raises DukouError."""
+    if not assignment.process:
+        return Opened(*open_version(assignment, models))
+    folder, version = Path(assignment.folder), assignment.id
+    if is_packed(folder):
+        manifest = msgspec.structs.replace(read_manifest(folder), id=version)
+    else:
+        from dukou.packing.adopt import adopt
+
+        manifest = adopt(folder, version, trust_python=models.trust_python).manifest
+    manifest = _with_options(manifest, assignment)
+    remote = RemoteModel(assignment.process, manifest)
+    signature = next(iter(manifest.signatures.values()))
+    try:
+        remote.infer(signature.name, made_up(signature, 1) or {}, signature.output_names(), {})
+    except DukouError as error:
+        if error.reason is Reason.NOT_SERVING:  # what else it says, it says of made-up rows
+            raise
+    return Opened(manifest, remote)
 
 
 def open_version(assignment: Assignment, models: ModelsConfig) -> tuple[ModelManifest, LoadedModel, tuple[str, ...]]:

@@ -18,6 +18,8 @@ from dukou.engine.stream import Streamer
 
 T = TypeVar("T")
 
+_GC_THRESHOLD = 10_000
+
 _log = logging.getLogger("dukou")
 
 
@@ -65,6 +67,17 @@ def release(held: Held) -> None:
         gc.collect()
         gc.freeze()
     _trim()
+
+
+def settle() -> None:
+    """Before the loop serves: have the collector pass over all that is there by now, and look less often.
+
+    What is loaded stays for long, and a request's objects end by reference count: there is little to find. It saves
+    1 of 15 µs a request (bench/request_path.py). Collecting everything takes 30 to 80 ms, so this is done once.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
 
 
 async def in_thread(work: Callable[..., T], *arguments: Any) -> T:

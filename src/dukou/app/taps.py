@@ -3,7 +3,6 @@ next where nothing has changed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from dukou.config import CaptureConfig
 from dukou.core.message import Copy, Table, Tap
@@ -11,18 +10,8 @@ from dukou.core.model import ModelManifest, ModelVersion
 from dukou.core.route import Route, Shadow
 from dukou.core.version import State
 from dukou.engine.route import primary
+from dukou.engine.shadow import Shadowing
 from dukou.telemetry.capture import Capture, capture_folder
-
-
-class Shadowing(Protocol):
-    """A tap that sends copies to a shadow (`dukou.engine.shadow`)."""
-
-    def __call__(self, copy: Copy) -> None:
-        """Copy one execution, or drop it."""
-
-    def close(self) -> None:
-        """Send no more."""
-
 
 ShadowingFor = Callable[[ModelVersion, Shadow], Shadowing]
 """Makes what copies calls to a shadow: of this version."""
