@@ -110,8 +110,17 @@ def replay(config: Config, ask: Ask, report: Callable[[str], None]) -> Mapping[s
 
 def _told(said: Mapping[str, Any], ask: Ask, seen: Seen, notes: Sequence[str]) -> Mapping[str, Any]:
     """The report of a rollout as that of a replay, which has no steps and no other state than what it found."""
-    finding = _FOUND.get(Verdict[said["verdict"]], Finding.DISAGREES)
-    fine = [metric["text"] for metric in said["metrics"] if metric["outcome"] == Outcome.FINE.value]
+    finding, reason = _FOUND.get(Verdict[said["verdict"]], Finding.DISAGREES), said["reason"]
+    found = {
+        outcome: [metric["text"] for metric in said["metrics"] if metric["outcome"] == outcome.value]
+        for outcome in Outcome
+    }
+    if finding is Finding.AGREES:
+        reason = "; ".join(found[Outcome.FINE])
+    elif finding is Finding.UNDECIDED and found[Outcome.UNLIKE] and not seen.measured.candidate_outcomes.labelled:
+        finding, reason = Finding.DISAGREES, "; ".join(found[Outcome.UNLIKE])  # whatever is not known of the rest
+    elif finding is Finding.UNDECIDED:
+        reason = f"too few rows to say: {reason.removeprefix('waiting for ')}"
     return {
         "model": said["model"],
         "primary": said["primary"],
@@ -119,7 +128,7 @@ def _told(said: Mapping[str, Any], ask: Ask, seen: Seen, notes: Sequence[str]) -
         "against": ask.against,
         "calls": seen.calls,
         "finding": finding.value,
-        "reason": "; ".join(fine) if finding is Finding.AGREES else said["reason"],
+        "reason": reason,
         "notes": [*notes, *_remarks(seen)],
         **{name: said[name] for name in ("confidence", "metrics", "answers")},
     }
