@@ -9,7 +9,7 @@ import pytest
 
 import dukou
 from dukou.cli import main
-from dukou.cli.main import COMMANDS, app, run
+from dukou.cli.main import COMMANDS, SERVER_COMMANDS, app, run
 from dukou.cli.terminal import CommandError, Progress
 from dukou.client.errors import NotFound
 from dukou.core.errors import DukouError, Reason
@@ -19,7 +19,10 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+ALL = COMMANDS | SERVER_COMMANDS
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`dukou COMMAND --help` says what it does, and how it is typed."""
     code = run([name, "--help"])
@@ -28,7 +31,7 @@ def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureF
     assert (code, err) == (0, "")
     assert "Examples:" in out
     assert f"  dukou {name}" in out
-    assert COMMANDS[name].split()[0] in out
+    assert ALL[name].split()[0] in out
 
 
 def test_the_first_page_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,7 +39,7 @@ def test_the_first_page_names_every_command(capsys: pytest.CaptureFixture[str]) 
     assert run([]) == 0
 
     out = capsys.readouterr().out
-    assert all(name in out for name in COMMANDS)
+    assert all(name in out for name in ALL)
     assert "dukou demo" in out
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
 from dukou import __version__
 from dukou.cli.terminal import FAILED, MISUSED, CommandError, say
@@ -20,10 +20,30 @@ COMMANDS = {
     "predict": "Predict rows with a model, of a server or in this process.",
     "pack": "Pack a model file as a version of a repository.",
     "push": "Put a new version into a repository that is served.",
+    "replay": "Run a new version on recorded traffic and compare its answers, before it gets any.",
     "inspect": "Show what a model or a packed version is, and which form of it serves and why.",
     "config": "Show every setting, its value and where the value comes from.",
 }
 """What `dukou --help` says of each command; each module is imported when its command runs."""
+
+SERVER_COMMANDS = {
+    "status": "Show the models of a running server and their versions.",
+    "deploy": "Let a version answer: by a plan that watches how it does, or at once.",
+    "rollout": "Show how a new version does, until it answers everybody or goes back.",
+    "rollback": "Go back to the version before.",
+    "promote": "Let a new version go on to its next step, or answer everybody now.",
+    "pause": "Stop judging a rollout; its shares stay.",
+    "resume": "Go on judging it.",
+    "abort": "End a rollout; the version before answers everybody again.",
+    "load": "Load a version beside the others, or anew.",
+    "unload": "Unload a version, or a whole model.",
+    "label": "Let labels name versions.",
+    "history": "Show who changed what, when and why.",
+}
+"""The same for those that ask a running server, by its admin API."""
+
+VERBS = ("rollback", "promote", "pause", "resume", "abort", "load", "unload", "label")
+"""Those of them that share a module."""
 
 app = App(
     name="dukou",
@@ -40,8 +60,15 @@ app = App(
     print_error=False,
     suppress_keyboard_interrupt=False,
 )
-for _place, (_name, _help) in enumerate(COMMANDS.items()):
-    app.command(f"dukou.cli.{_name}:command", name=_name, help=_help, sort_key=_place)
+_asking = Group("Commands for a running server", sort_key=1)
+for _place, (_name, _help) in enumerate({**COMMANDS, **SERVER_COMMANDS}.items()):
+    app.command(
+        f"dukou.cli.verbs:{_name}" if _name in VERBS else f"dukou.cli.{_name}:command",
+        name=_name,
+        help=_help,
+        sort_key=_place,
+        group=_asking if _name in SERVER_COMMANDS else None,
+    )
 app.command(
     "dukou.cli.completion:install", name="--install-completion", help="Install tab completion for this shell and exit."
 )

@@ -1,0 +1,96 @@
+"""What the commands for a running server share: how it is found, how its models are said."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from dukou.cli.terminal import FAILED, CommandError
+from dukou.client.admin import Admin, model_path, of_settings
+from dukou.client.errors import Forbidden, NotFound
+from dukou.config import Given, load, token_file
+from dukou.config.load import nearest
+from dukou.control.answers import Models
+from dukou.control.operations import ModelStatus
+from dukou.lifecycle.plan import Step
+from dukou.lifecycle.rollout import Rollout
+
+Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]
+Why = Annotated[str, Parameter(help="Why, for the history.", show_default=False)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """How the running server is reached; what is not said is in the settings."""
+
+    admin: Annotated[
+        str | None, Parameter(help="Address of its admin API; without it 127.0.0.1:8600.", metavar="ADDRESS")
+    ] = None
+    token_file: Annotated[
+        Path | None, Parameter(help="File with the token; without it the one that this user's servers made.")
+    ] = None
+    config: Annotated[Path | None, Parameter(help="Settings file (TOML) of the server.", metavar="FILE")] = None
+
+    @contextmanager
+    def server(self, model: str = "") -> Iterator[Admin]:
+        """The server. Where it refuses, the error says what to do: `model` is told of names that are like it."""
+        given = {"admin.listen": (self.admin, "--admin"), "admin.token_file": (self.token_file, "--token-file")}
+        flags = [Given(path, str(value), flag) for path, (value, flag) in given.items() if value is not None]
+        settings = load(self.config, flags=flags).config.admin
+        admin = of_settings(settings)
+        try:
+            yield admin
+        except Forbidden as error:
+            raise CommandError(f"{error}; it was read from {token_file(settings)}", FAILED) from error
+        except NotFound as error:
+            names = [each.name for each in admin.get("/v1/models", Models).models]
+            hint = nearest(model, names) if model and model not in names else ""
+            raise CommandError(f"{error}{hint}", FAILED) from error
+
+
+HERE = Reach()
+
+
+def status_of(admin: Admin, model: str) -> ModelStatus:
+    """The status of one model."""
+    return admin.get(model_path(model), ModelStatus)
+
+
+def brief(status: ModelStatus) -> str:
+    """A model in one line: what answers now, or how far its rollout is."""
+    if status.unloaded:
+        return f"{status.name}: unloaded"
+    rollout = status.rollout
+    if rollout is not None and rollout.status.under_way:
+        return f"{status.name}: {said(rollout)}"
+    answers = "no version answers" if status.serving is None else f"version {status.serving} answers"
+    back = f"; a rollback goes to {status.previous}" if status.previous is not None else ""
+    return f"{status.name}: {answers}{back}"
+
+
+def said(rollout: Rollout) -> str:
+    """A rollout in one line: from where to where, its status and step, and why."""
+    text = f"rollout {rollout.primary} → {rollout.candidate} {rollout.status.value}"
+    steps = rollout.plan.steps
+    if rollout.status.under_way and steps:
+        text += f" at step {rollout.step + 1} of {len(steps)} ({shares(steps[rollout.step])})"
+    return f"{text}: {rollout.reason}" if rollout.reason else text
+
+
+def shares(step: Step) -> str:
+    """`shadow, copies of 100 %` or `incremental, 5 % of the calls`."""
+    parts = [step.kind]
+    if step.shadow:
+        parts.append(f"copies of {percent(step.shadow)}")
+    if step.share:
+        parts.append(f"{percent(step.share)} of the calls")
+    return ", ".join(parts)
+
+
+def percent(share: float) -> str:
+    """`5 %`."""
+    return f"{100 * share:.3g} %"
