@@ -138,6 +138,7 @@ def promote(case: Case, version: int | None, *, now_at: float, why: str = "") ->
             )
         return after(case.overrides, under_way, Decision(Verdict.NEXT, why or "an operator promoted it"), now_at)
     if under_way is not None and under_way.candidate == version:
+        _to_serve(case, version)
         return after(case.overrides, under_way, Decision(Verdict.PROMOTE, why or "an operator promoted it"), now_at)
     if under_way is not None:
         raise _rollout_under_way(case, under_way)
@@ -370,7 +371,7 @@ def _good(case: Case) -> frozenset[int]:
 
 
 def _newest(case: Case) -> int:
-    return max(_good(case), default=case.overrides.newest)
+    return max((number for number, found in case.seen.versions.items() if not found.error), default=0)
 
 
 def _refusal(case: Case, detail: str) -> DukouError:
