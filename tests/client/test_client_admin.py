@@ -107,7 +107,7 @@ def test_another_program_at_that_port_is_told_apart(content: bytes, kind: type[C
 @pytest.mark.parametrize("address", ["ftp://127.0.0.1:8600", "127.0.0.1:port", "127.0.0.1:99999"])
 def test_what_is_no_address_is_said(address: str) -> None:
     """Before anything is sent."""
-    with pytest.raises(ClientError, match="is not an address such as 127.0.0.1:8600"):
+    with pytest.raises(ClientError, match="is not an address such as"):
         Admin(address, TOKEN)
 
 

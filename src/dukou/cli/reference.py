@@ -20,7 +20,9 @@ Exit codes: 0 done, 1 failed, 2 wrongly written, 130 interrupted. Errors are one
 
 def reference() -> str:
     """The page, as Markdown."""
-    return "\n".join([_HEAD, *(_section(words) for words in ((), *((name,) for name in (*COMMANDS, *SERVER_COMMANDS))))])
+    return "\n".join(
+        [_HEAD, *(_section(words) for words in ((), *((name,) for name in (*COMMANDS, *SERVER_COMMANDS))))]
+    )
 
 
 def _section(words: tuple[str, ...]) -> str:

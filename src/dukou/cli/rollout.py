@@ -147,5 +147,5 @@ def progress(report: Report) -> float | None:
     for step in report["steps"]:
         if step["state"] == "now":
             had = [(step["requests"], step["least_requests"]), (step["time_s"], step["least_s"])]
-            return float(min(1.0, *(some / least for some, least in had if least)))
+            return float(min((1.0, *(some / least for some, least in had if least))))
     return None

@@ -126,9 +126,9 @@ def read_token(path: Path) -> str:
         raise ClientError(f"{path}: no token can be read there: {error}") from error
 
 
-def model_path(name: str) -> str:
-    """The path of a model's resource."""
-    return f"/v1/models/{quote(name, safe='')}"
+def model_path(name: str, *below: str) -> str:
+    """The path of a model, or of what is `below` it: `labels`, `stable`."""
+    return "/".join(("/v1/models", *(quote(part, safe="") for part in (name, *below))))
 
 
 def user() -> str:
