@@ -20,14 +20,21 @@ from dukou.wire.tf_reload import check
 MESSAGE = "tensorflow.serving.ModelServerConfig"
 MAX_FILE_BYTES = 4 * 1024 * 1024
 
-_UNREADABLE = f"Error parsing text-format {MESSAGE}"
-
 
 def read(path: str | Path) -> Any:
     """The ModelServerConfig in a file of protobuf's text format.
 
     Raises DukouError CONFIG_INVALID, which tells the line, for a file that cannot be read or declares nothing.
     """
+    message = read_text(path, MESSAGE)
+    if message.WhichOneof("config") != "model_config_list":
+        # A file that is being written may be empty for a moment; only `model_config_list {}` is to serve nothing.
+        raise _invalid(f"{_unreadable(MESSAGE)}: {path}: it has no model_config_list")
+    return message
+
+
+def read_text(path: str | Path, name: str) -> Any:
+    """The message of class `name` in a file of protobuf's text format. Raises DukouError CONFIG_INVALID."""
     try:
         with Path(path).open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
@@ -36,13 +43,9 @@ def read(path: str | Path) -> Any:
     if len(content) > MAX_FILE_BYTES:
         raise _invalid(f"{path}: it is larger than {MAX_FILE_BYTES} bytes")
     try:
-        message = parse_text(content.decode(), MESSAGE)
+        return parse_text(content.decode(), name)
     except ValueError as error:  # UnicodeDecodeError is one
-        raise _invalid(f"{_UNREADABLE}: {path}: {error}") from None
-    if message.WhichOneof("config") != "model_config_list":
-        # A file that is being written may be empty for a moment; only `model_config_list {}` is to serve nothing.
-        raise _invalid(f"{_UNREADABLE}: {path}: it has no model_config_list")
-    return message
+        raise _invalid(f"{_unreadable(name)}: {path}: {error}") from None
 
 
 def declared(message: Any, config: ModelsConfig, served: Collection[str] = ()) -> Mapping[str, Declared]:
@@ -83,25 +86,30 @@ def warnings(message: Any) -> tuple[str, ...]:
     return (f"logging_config of model {', '.join(logging)} has no effect; the settings [capture] record requests",)
 
 
+def local_folder(base_path: str) -> Path | None:
+    """The folder of this machine that a base path means, which may be a `file://` address; None where it is of another
+    file system."""
+    if "://" not in base_path:
+        return Path(base_path)
+    address = urlsplit(base_path)
+    if address.scheme == "file" and address.netloc in ("", "localhost") and address.path.startswith("/"):
+        return Path(unquote(address.path))
+    return None
+
+
 def _declared(model: Any, config: ModelsConfig) -> Declared:
+    folder = local_folder(model.base_path)
+    if folder is None:
+        detail = f"model {model.name}: base_path {model.base_path}"
+        raise _invalid(f"{detail}: only folders of this machine can be served (/path, file://)")
     own = config.labels.get(model.name, {})
     return Declared(
         model.name,
-        str(_folder(model)),
+        str(folder),
         policy=_policy(model.model_version_policy),
         labels={**own, **model.version_labels},
         options=config.options.get(model.name, {}),
     )
-
-
-def _folder(model: Any) -> Path:
-    base: str = model.base_path
-    if base.startswith("/"):
-        return Path(base)
-    address = urlsplit(base)
-    if address.scheme == "file" and address.netloc in ("", "localhost") and address.path.startswith("/"):
-        return Path(unquote(address.path))
-    raise _invalid(f"model {model.name}: base_path {base}: only folders of this machine can be served (/path, file://)")
 
 
 def _policy(policy: Any) -> Policy:
@@ -112,6 +120,10 @@ def _policy(policy: Any) -> Policy:
             return Specific(tuple(sorted(set(policy.specific.versions), reverse=True)))
         case _:
             return Latest(policy.latest.num_versions or 1)
+
+
+def _unreadable(name: str) -> str:
+    return f"Error parsing text-format {name}"
 
 
 def _invalid(detail: str) -> DukouError:

@@ -74,9 +74,9 @@ class Flags:
         ),
     ] = ()
 
-    def load(self, paths: Iterable[str] = ()) -> Settings:
-        """The settings with these flags and `paths` on top. Raises DukouError CONFIG_INVALID."""
-        return load(self.config, flags=[*self._given(), *_paths(paths)])
+    def load(self, paths: Iterable[str] = (), more: Iterable[Given] = ()) -> Settings:
+        """The settings with these flags, `paths` and `more` flags on top. Raises DukouError CONFIG_INVALID."""
+        return load(self.config, flags=[*self._given(), *_paths(paths), *more])
 
     def _given(self) -> Iterator[Given]:
         for text in self.sets:

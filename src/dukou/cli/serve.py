@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ from cyclopts import App, Parameter
 
 from dukou.cli.flags import NO_FLAGS, Flags
 from dukou.cli.terminal import CommandError, Progress, say
+from dukou.cli.tf_flags import NO_TF_FLAGS, NO_TRITON_FLAGS, TfFlags, TritonFlags
+from dukou.config import Config
 
 LONGEST_EXAMPLE = 16
 """Values in a row that is still worth printing."""
@@ -27,7 +30,8 @@ command = App(
   dukou serve models/ --version-policy all --workers 2
   dukou serve models/ --host 0.0.0.0 --insecure
   dukou serve models/ --listen 127.0.0.1:8000,triton --listen 127.0.0.1:8080,kserve
-  dukou serve --config dukou.toml""",
+  dukou serve --config dukou.toml
+  dukou serve --port=8500 --rest_api_port=8501 --model_config_file=models.config""",
 )
 
 
@@ -35,10 +39,14 @@ command = App(
 def serve(
     *paths: Annotated[Path, Parameter(help="Model files, packed versions, or folders of them.")],
     flags: Flags = NO_FLAGS,
+    tf_flags: TfFlags = NO_TF_FLAGS,
+    triton_flags: TritonFlags = NO_TRITON_FLAGS,
 ) -> int:
     """Serve models until Ctrl-C, for TensorFlow Serving, Open Inference Protocol and plain /predict clients."""
-    config = flags.load(map(str, paths)).config
-    if not config.models.paths:
+    config, warnings = settings(paths, flags, tf_flags, triton_flags)
+    for warning in warnings:
+        say(f"warning: {warning}")
+    if not config.models.paths and not config.models.config_file:
         raise CommandError("there is nothing to serve: give a path, as in `dukou serve model.joblib`")
     from dukou.app.ready import Ready
     from dukou.app.server import serve as run_server
@@ -56,6 +64,19 @@ def serve(
 
     with progress:
         return run_server(config, progress, on_ready)
+
+
+def settings(
+    paths: Sequence[Path], flags: Flags, tf_flags: TfFlags, triton_flags: TritonFlags
+) -> tuple[Config, Sequence[str]]:
+    """What the whole command line means, and warnings about it. Raises CommandError, DukouError CONFIG_INVALID."""
+    given, warnings = tf_flags.given()
+    given += triton_flags.given()
+    if len([one for one in given if one.path == "models.paths"]) + bool(paths) > 1:
+        raise CommandError("say once what is to be served: by a path, by --model_base_path or by --model-repository")
+    if tf_flags.grpc_socket_path is not None:
+        flags = replace(flags, listen=(*flags.listen, f"unix:{tf_flags.grpc_socket_path}"))
+    return flags.load(map(str, paths), given).config, warnings
 
 
 def announcement(
