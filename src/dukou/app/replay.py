@@ -30,7 +30,7 @@ from dukou.core.model import Evidence, ModelManifest, ModelVersion, Signature, S
 from dukou.engine.replica import RemoteModel
 from dukou.lifecycle.compatible import differences
 from dukou.lifecycle.judge import Outcome
-from dukou.lifecycle.plan import BLUE_GREEN, SHADOW, Plan, Step, parse
+from dukou.lifecycle.plan import BLUE_GREEN, LEAST_REQUESTS, SHADOW, Plan, Step, parse
 from dukou.lifecycle.report import report as report_of
 from dukou.lifecycle.rollout import Rollout, Verdict
 from dukou.lifecycle.wanted import Declared
@@ -70,6 +70,7 @@ class Finding(Enum):
     UNDECIDED = "UNDECIDED"
 
 
+_OF_PLAN = ("max_disagreement", "latency_ratio", "slice_by", "tolerance")
 _FOUND = {Verdict.STAY: Finding.UNDECIDED, Verdict.NEXT: Finding.AGREES, Verdict.PROMOTE: Finding.AGREES}
 
 
@@ -82,8 +83,9 @@ def replay(config: Config, ask: Ask, report: Callable[[str], None]) -> Mapping[s
     PRECONDITION_FAILED for a candidate that cannot take the primary's calls.
     """
     declared = _declared(config, ask.model, report)
+    plan = plan_of(declared, ask)
     folders = _folders(declared)
-    primary = ask.primary or _other(config, ask, tuple(folders))
+    primary = ask.primary if ask.primary is not None else _other(config, ask, tuple(folders))
     if primary == ask.candidate:
         raise DukouError(Reason.CONFIG_INVALID, detail=f"version {primary} would be compared with itself")
     notes: list[str] = []
@@ -93,7 +95,6 @@ def replay(config: Config, ask: Ask, report: Callable[[str], None]) -> Mapping[s
         if number not in folders and number is not None:
             there = ", ".join(map(str, folders)) or "none"
             raise DukouError(Reason.VERSION_NOT_FOUND, model=ask.model, version=number, served=there)
-    plan = plan_of(declared, ask)
     with tempfile.TemporaryDirectory(prefix="dukou-replay-") as state:
         Path(state, SETTINGS).write_bytes(msgspec.json.encode(config))
         assignments = [
@@ -137,19 +138,16 @@ def _told(said: Mapping[str, Any], ask: Ask, seen: Seen, notes: Sequence[str]) -
 def plan_of(declared: Declared, ask: Ask) -> Plan:
     """How the answers are judged: as in the shadow step of the model's declared plan, but for what `ask` says.
 
-    Times are told, and judged only where `latency_ratio` says how: they are of calls that came one by one.
+    Times are told, and judged only where `latency_ratio` says how: they are of calls that came one by one. Raises
+    DukouError CONFIG_INVALID.
     """
-    base = parse(declared.plan or SHADOW)
-    said = {
-        name: value
-        for name in ("max_disagreement", "latency_ratio", "slice_by", "tolerance")
-        if (value := getattr(ask, name)) is not None
-    }
-    shadow = next((step for step in base.steps if step.kind == SHADOW), Step(SHADOW))
+    said = {name: value for name in _OF_PLAN if (value := getattr(ask, name)) is not None}
+    plan = parse(declared.plan or SHADOW, **said)
+    shadow = next((step for step in plan.steps if step.kind == SHADOW), Step(SHADOW, least_requests=LEAST_REQUESTS))
     steps = [msgspec.structs.replace(shadow, shadow=1.0, least_s=0.0)]
     if ask.latency_ratio is None:
         steps.append(Step(BLUE_GREEN, share=1.0))  # of a step that others come after, the judge only notes the times
-    return msgspec.structs.replace(base, steps=tuple(steps), manual=False, **said)
+    return msgspec.structs.replace(plan, steps=tuple(steps), manual=False)
 
 
 def _declared(config: Config, model: str, report: Callable[[str], None]) -> Declared:

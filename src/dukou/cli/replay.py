@@ -87,9 +87,8 @@ def replay(
 ) -> int:
     """Run a candidate on recorded traffic where it would serve, and compare its answers with those of the version that
     serves."""
-    for flag, value, least in (("--limit", limit, 1), ("--max-disagreement", max_disagreement, 0.0)):
-        if value is not None and value < least:
-            raise CommandError(f"{flag} is {value}; it is at least {least:g}")
+    if limit is not None and limit < 1:
+        raise CommandError(f"--limit is {limit}; it is at least 1")
     settings = _settings(config, repository, trust_pickle, trust_python)
     from dukou.app.replay import Ask
     from dukou.app.replay import replay as run
