@@ -57,3 +57,8 @@ def add(counts: Counts, more: Counts) -> Counts:
     if counts.latency and more.latency:
         latency = [one + other for one, other in zip(counts.latency, more.latency, strict=True)]
     return Counts(counts.answered + more.answered, counts.errors + more.errors, latency)
+
+
+def copied(counts: Counts) -> Counts:
+    """The same counts, which stay when the others go on."""
+    return Counts(counts.answered, counts.errors, [*counts.latency])

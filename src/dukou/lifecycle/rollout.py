@@ -8,7 +8,7 @@ import msgspec
 
 from dukou.core.errors import DukouError, Reason
 from dukou.lifecycle.judge import Finding, Outcome, Sample, answer, by_labels, percent, questions
-from dukou.lifecycle.measured import Counts, Measured, Outcomes, add, since
+from dukou.lifecycle.measured import Counts, Measured, Outcomes, add, copied, since
 from dukou.lifecycle.plan import FULL, Plan, Step
 
 __all__ = (
@@ -92,8 +92,9 @@ def next_step(rollout: Rollout) -> Decision:
     A candidate that is worse goes back from wherever it is, also while a human is waited for; one that is paused is not
     judged.
     """
+    as_it_is = Decision(Verdict.STAY, rollout.reason or f"it is {rollout.status.value}")
     if rollout.status not in (Status.RUNNING, Status.HELD):
-        return Decision(Verdict.STAY, rollout.reason or f"it is {rollout.status.value}")
+        return as_it_is
     step = rollout.plan.steps[rollout.step]
     if step.kind == FULL:
         return Decision(Verdict.PROMOTE, "a full update is not judged: the version before is not there any more")
@@ -103,7 +104,7 @@ def next_step(rollout: Rollout) -> Decision:
     if worse:
         return Decision(Verdict.ROLL_BACK, "; ".join(worse))
     if rollout.status is Status.HELD:
-        return Decision(Verdict.STAY, rollout.reason)
+        return as_it_is
     unsure = [finding for finding in findings if finding.needed and finding.outcome is Outcome.UNSURE]
     missing = [*_least(rollout, step), *(map(_missing, unsure) if progress(rollout) else ())]
     if missing:
@@ -197,8 +198,8 @@ def advance(rollout: Rollout, decision: Decision, now_at: float) -> Rollout:
                 step=rollout.step + 1,
                 step_s=0.0,
                 step_requests=measured.candidate.requests if answers else measured.comparison.rows,
-                step_primary=msgspec.structs.replace(measured.primary),  # whoever adds up may do it in place
-                step_candidate=msgspec.structs.replace(measured.candidate),
+                step_primary=copied(measured.primary),  # whoever adds up may do it in place
+                step_candidate=copied(measured.candidate),
                 status=Status.RUNNING,
                 reason=decision.reason,
             )

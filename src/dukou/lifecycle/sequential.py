@@ -73,11 +73,13 @@ def factor_within(candidate: Trials, primary: Trials, margin: float, alpha: floa
             low = rate
         else:
             high = rate
-    return factor(candidate, high + margin, alpha / 2)
+    return max(factor(candidate, high + margin, alpha / 2), factor(primary, high, alpha / 2) if high > 0.0 else 1.0)
 
 
 def factor(counted: Trials, limit: float, alpha: float) -> float:
     """How many times as many trials, with the rate as it is, would take `limit` out of the interval; at least 1."""
+    if not 0.0 <= limit <= 1.0:
+        return 1.0
     best = _likelihood(counted, counted.rate)
     gain = best - _likelihood(counted, limit)
     return max(1.0, (best - _mixture(counted) - log(alpha)) / gain) if gain > 0.0 else inf
