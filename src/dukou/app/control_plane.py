@@ -260,7 +260,7 @@ class ControlPlane:
 
     def _tell_weights(self, name: str, before: Any) -> None:
         now = self.reconciler.now(name).weights
-        if now != before:
+        if before and now != before:
             shares = ", ".join(f"version {one.version}: {one.share:.0%}" for one in now) or "no version"
             _log.info("%s is answered by %s", name, shares)
 

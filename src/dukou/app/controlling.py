@@ -6,7 +6,7 @@ Imported after the workers are started, while they import what they need.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from dukou.core.clock import monotonic, wall
 from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Applied, Apply, Assignment
 from dukou.core.verb import Verb
-from dukou.core.version import ModelVersion
+from dukou.core.version import ModelVersion, State
 from dukou.lifecycle.reconciler import Reconciler
 from dukou.lifecycle.retry import Failures
 from dukou.net.sockets import bind, describe
@@ -78,11 +78,26 @@ class Controlling:
         warnings = await self._following.begin()
         self._reconciler.resume(self._store.published())
         self._plane.reconcile()
-        if not self._reconciler.table.assignments:
-            problems = [model.problem for model in self._reconciler.models.values() if model.problem]
-            detail = "; ".join((*problems, *warnings)) or "no version fits the policy"
-            raise DukouError(Reason.CONFIG_INVALID, detail=f"there is nothing to serve: {detail}")
+        self._check_start(warnings)
         return warnings
+
+    def _check_start(self, warnings: tuple[str, ...]) -> None:
+        """That there is something to serve, or that nobody wants anything served. Raises DukouError CONFIG_INVALID."""
+        models = self._reconciler.models
+        loading = {one.id for one in self._reconciler.table.assignments if one.wanted is State.AVAILABLE}
+        for name, model in models.items():
+            if model.declared is not None and model.overrides.labels is None and not self._config.models.labels_ahead:
+                _check_labels(name, model.declared.labels, loading)
+        if loading or any(model.overrides.unloaded for model in models.values()):
+            return
+        problems = [model.problem for model in models.values() if model.problem]
+        whys = [
+            f"model {name!r}, version {number}: {why}"
+            for name in models
+            for number, why in self._plane.whys(name).items()
+        ]
+        detail = "; ".join((*problems, *whys, *warnings)) or "no version fits the policy"
+        raise DukouError(Reason.CONFIG_INVALID, detail=f"there is nothing to serve: {detail}")
 
     async def run(self) -> None:
         """Follow, judge and take verbs until cancelled."""
@@ -142,8 +157,17 @@ class Controlling:
         app = await asyncio.to_thread(_make_admin, self._operating, token_file)
         from dukou.control.admin import serve_admin
 
-        _log.info("admin API at http://%s, its token in %s", describe(listening), token_file)
+        _log.debug("admin API at http://%s, its token in %s", describe(listening), token_file)
         await serve_admin(app, listening)
+
+
+def _check_labels(name: str, labels: Mapping[str, int], served: Collection[ModelVersion]) -> None:
+    for label, number in sorted(labels.items()):
+        if ModelVersion(name, number) not in served:
+            numbers = sorted(version.version for version in served if version.name == name)
+            known = ", ".join(map(str, numbers)) or "none of this name"
+            detail = f"models.labels.{name}.{label} is {number!r}, which is not served; served are: {known}"
+            raise DukouError(Reason.CONFIG_INVALID, detail=detail)
 
 
 async def _again(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -18,7 +18,10 @@ from dukou.lifecycle.policy import wanted
 from dukou.lifecycle.rollout import Rollout
 from dukou.lifecycle.wanted import Declared, Overrides
 from dukou.repository.look import Look
-from dukou.repository.watch import changes
+from dukou.repository.watch import SOON_S, changes
+
+_FIRST_LOOKS = 6
+"""So often, before the first table, models are looked at that have nothing but versions still being written."""
 
 _log = logging.getLogger("dukou.control")
 
@@ -47,7 +50,13 @@ class Following:
             self._message = await asyncio.to_thread(model_config.read, self._config.config_file)
             warnings = model_config.warnings(self._message)
         declared, found = await asyncio.to_thread(self._declared)
-        self._plane.declare(declared, await asyncio.to_thread(self._see, declared))
+        seen = await asyncio.to_thread(self._see, declared)
+        for _ in range(_FIRST_LOOKS):
+            if not any(one.arriving and not one.versions for one in seen.values()):
+                break
+            await asyncio.sleep(SOON_S)
+            seen = await asyncio.to_thread(self._see, declared)
+        self._plane.declare(declared, seen)
         return (*warnings, *found)
 
     async def run(self) -> None:

@@ -105,10 +105,6 @@ class Reconciler:
         """A model process tells how it is."""
         self._shadow_reports[report.id] = report
 
-    def reload(self, version: ModelVersion) -> None:
-        """Load a version anew, from its files as they are now."""
-        self._attempts[version] = self._attempts.get(version, 0) + 1
-
     # What is known.
 
     @property
@@ -217,10 +213,11 @@ class Reconciler:
         labels: dict[str, Mapping[str, int]] = {}
         processes: dict[ModelVersion, Assignment] = {}
         for name in sorted(self.models):
+            self._reload_accepted(name)
             wanted, now = self.wanted(name, now_s), self.now(name)
             coming = self._resuming(name, wanted) or next_action(now, wanted)
             assignments += self._assignments(name, wanted, coming)
-            shadows = ()
+            shadows: tuple[Shadow, ...] = ()
             if wanted.shadow is not None:
                 version = ModelVersion(name, wanted.shadow.version)
                 processes[version] = self._assign(version, State.AVAILABLE, process=self._address_of(version))
@@ -229,8 +226,11 @@ class Reconciler:
                     shadows = (Shadow(version.version, processes[version].process, wanted.shadow.share),)
             if coming.weights or shadows:
                 routes[name] = Route(coming.weights, wanted.sticky, shadows)
-            if coming.labels:
-                labels[name] = dict(coming.labels)
+            named = dict(coming.labels)
+            if not self._table.generation:  # whoever starts calling finds them: no worker answers before it has loaded
+                named = {label: number for label, number in wanted.labels.items() if number in coming.load} | named
+            if named:
+                labels[name] = named
         self._forget()
         for version in list(self._shadow_reports):
             if version not in processes:
@@ -242,18 +242,15 @@ class Reconciler:
     def sent(self, apply: Apply) -> None:
         """This table was published."""
         assigned = {one.id: one for one in apply.assignments}
-        for version, before in self._assigned.items():
-            after = assigned.get(version)
-            held = before.wanted is State.AVAILABLE
-            if held and (after is None or after.wanted is not State.AVAILABLE):
-                self._dropped[version] = apply.generation
-        for version, after in assigned.items():
-            before = self._assigned.get(version)
-            if after.wanted is State.AVAILABLE:
-                self._dropped.pop(version, None)
-                if before is None or before.wanted is not State.AVAILABLE:
-                    self._since[version] = apply.generation
-                    self._reports.pop(version, None)
+        held = {one.id for one in self._assigned.values() if one.wanted is State.AVAILABLE}
+        holds = {one.id for one in assigned.values() if one.wanted is State.AVAILABLE}
+        for version in held - holds:
+            self._dropped[version] = apply.generation
+        for version in holds - held:
+            self._since[version] = apply.generation
+            self._reports.pop(version, None)
+        for version in holds:
+            self._dropped.pop(version, None)
         self._table = apply
         self._assigned = assigned
         self._resumed = None
@@ -289,6 +286,16 @@ class Reconciler:
             attempt if loaded else 0,
             process,
         )
+
+    def _reload_accepted(self, name: str) -> None:
+        """Load anew what an operator has accepted after its files had changed."""
+        model = self.models[name]
+        for number, mark in model.overrides.accepted.items():
+            version, found = ModelVersion(name, number), model.seen.versions.get(number)
+            assigned = self._assigned.get(version)
+            loaded = assigned is not None and assigned.wanted is State.AVAILABLE
+            if loaded and found is not None and found.mark == mark != self._marks.get(version):
+                self._attempts[version] = self._attempts.get(version, 0) + 1
 
     def _resuming(self, name: str, wanted: Wanted) -> Next | None:
         """For the first table after a restart: what the last one before it had of this model, if it is still there."""
