@@ -191,6 +191,13 @@ def test_settings_of_single_models_hold_for_theirs(tmp_path: Path) -> None:
     assert found["m"].options == {"batched": False}
 
 
+def test_a_deployment_of_the_settings_holds_for_its_model(tmp_path: Path) -> None:
+    """The file's format has no word for it."""
+    config = ModelsConfig(deployment={"m": {"plan": "shadow,incremental"}})
+
+    assert declared(tmp_path, one(), config)["m"].plan == "shadow,incremental"
+
+
 def test_a_label_of_a_reloaded_config_needs_a_version_that_answers(tmp_path: Path) -> None:
     """Unless labels may be ahead and this one is new."""
     message = read(tmp_path, one(version_labels="{ key: 'next' value: 2 }"))

@@ -164,6 +164,7 @@ def test_a_config_file_stands_over_a_single_model() -> None:
         ("serve", "a", "--model_base_path=/b"),
         ("serve", "--model-repository=a", "--model_base_path=/b"),
         ("serve", "a", "--model-repository=/b"),
+        ("serve", "a", "--model_config_file=/b"),
     ],
 )
 def test_what_is_served_is_said_once(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

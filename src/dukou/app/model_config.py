@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
+from dukou.app.declare import with_settings
 from dukou.config import ModelsConfig
 from dukou.core.errors import DukouError, Reason
 from dukou.lifecycle.labels import check_labels
@@ -102,14 +105,9 @@ def _declared(model: Any, config: ModelsConfig) -> Declared:
     if folder is None:
         detail = f"model {model.name}: base_path {model.base_path}"
         raise _invalid(f"{detail}: only folders of this machine can be served (/path, file://)")
-    own = config.labels.get(model.name, {})
-    return Declared(
-        model.name,
-        str(folder),
-        policy=_policy(model.model_version_policy),
-        labels={**own, **model.version_labels},
-        options=config.options.get(model.name, {}),
-    )
+    plain = Declared(model.name, str(folder), policy=_policy(model.model_version_policy))
+    made = with_settings(plain, config)
+    return msgspec.structs.replace(made, labels={**made.labels, **model.version_labels})
 
 
 def _policy(policy: Any) -> Policy:

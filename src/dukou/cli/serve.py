@@ -72,8 +72,10 @@ def settings(
     """What the whole command line means, and warnings about it. Raises CommandError, DukouError CONFIG_INVALID."""
     given, warnings = tf_flags.given()
     given += triton_flags.given()
-    if len([one for one in given if one.path == "models.paths"]) + bool(paths) > 1:
-        raise CommandError("say once what is to be served: by a path, by --model_base_path or by --model-repository")
+    if len([one for one in given if one.path in ("models.paths", "models.config_file")]) + bool(paths) > 1:
+        raise CommandError(
+            "say once what is to be served: by paths, --model_config_file, --model_base_path or --model-repository"
+        )
     if tf_flags.grpc_socket_path is not None:
         flags = replace(flags, listen=(*flags.listen, f"unix:{tf_flags.grpc_socket_path}"))
     return flags.load(map(str, paths), given).config, warnings
