@@ -30,6 +30,7 @@ PAGES = [
     *sorted((ROOT / "docs" / "how-to").glob("*.md")),
 ]
 DEFAULT_PORT = "8501"
+ADMIN_PORT = "8600"
 ELSEWHERE = re.compile(r"^(pip install|npm install|scripts/)")
 """Lines that the continuous check runs itself, in a fresh environment."""
 
@@ -65,14 +66,17 @@ class Page:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.names: dict[str, object] = {"__name__": "page"}
-        self.ports: dict[str, str] = {}
+        self.ports = {ADMIN_PORT: free_port()}
         self.servers: list[subprocess.Popen[str]] = []
         self.printed = ""
         self.environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DUKOU_MODELS__CACHE_DIR": str(folder / "cache"),
+            "DUKOU_ADMIN__LISTEN": f"127.0.0.1:{self.ports[ADMIN_PORT]}",
+            "HOME": str(folder / "home"),
             "NO_COLOR": "1",
         }
+        self.environment.pop("XDG_STATE_HOME", None)
 
     def with_ports(self, text: str) -> str:
         def replace(match: re.Match[str]) -> str:
