@@ -25,7 +25,6 @@ from dukou.lifecycle.rollout import Rollout, Status, advance, next_step
 
 ROLLOUTS = 2000
 FALSE_ROLLBACK, FALSE_PROMOTION = 0.05, 0.01
-MOST_CALLS = 5_000_000
 CALLS_PER_S = 1000.0
 
 
@@ -42,7 +41,8 @@ class Side:
 @dataclass(frozen=True)
 class World:
     """Two versions and their callers. `disagreed` rows differ, `failed` ones the shadow fails on; `labelled` is the
-    share of answers whose label comes back. `growth` is by how much the traffic of a step grows from look to look."""
+    share of answers whose label comes back. `growth` is by how much the traffic of a step grows from look to look;
+    whoever is undecided after `most_calls` stays so."""
 
     name: str
     plan: str = "shadow,incremental"
@@ -53,6 +53,7 @@ class World:
     labelled: float = 0.0
     slices: Sequence[float] = field(default_factory=lambda: tuple([0.5**each for each in range(1, 8)] + [0.5**7]))
     growth: float = 1.2
+    most_calls: int = 5_000_000
     bad: bool = False
 
 
@@ -97,7 +98,7 @@ def simulate(world: World, seed: int) -> End:
     looks = 0
     if steps[0].kind == "blue_green":
         rollout = _with(rollout, primary=_counts(chance, world.primary, 20_000))
-    while rollout.status is Status.RUNNING and sum(calls) < MOST_CALLS:
+    while rollout.status is Status.RUNNING and sum(calls) < world.most_calls:
         step = rollout.step
         more = max(20, int(calls[step] * (world.growth - 1)))
         calls[step] += more

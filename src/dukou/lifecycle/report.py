@@ -175,7 +175,7 @@ def evidence(said: Mapping[str, Any]) -> Iterator[str]:
         yield from _answer_lines(said["answers"])
     if said["metrics"] or said["answers"] is not None:
         yield ""
-        yield f"Intervals hold with {percent(said['confidence'])} at all looks together."
+        yield f"Intervals hold at all looks together with {percent(said['confidence'])}; +N: about so many more would do."
 
 
 def _when(said: Mapping[str, Any]) -> str:
@@ -203,7 +203,7 @@ def _step_line(step: Mapping[str, Any]) -> str:
 def _metric_lines(metrics: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     shown = [each for each in metrics if not each["metric"].startswith(SLICE) or each["outcome"] in ("WORSE", "UNLIKE")]
     name = min(_NAME, max(len(metric["metric"]) for metric in shown))
-    yield f"{'':<{name}}  {'candidate':<{_SIDE}}  {'primary':<{_SIDE}}  found, or missing"
+    yield f"{'':<{name}}  {'candidate':<{_SIDE}}  {'primary':<{_SIDE}}  found"
     for metric in shown:
         candidate = _side(metric["candidate"])
         primary = _side(metric["primary"]) if metric["primary"] else f"at most {percent(metric['margin'])}"
