@@ -289,6 +289,32 @@ class TestWarming:
 
         run("asyncio", main)
 
+    @pytest.mark.parametrize(
+        ("most_rows", "row_s", "sizes"),
+        [(1, 0.0, []), (16, 0.0, []), (100, 0.0, [100]), (300, 0.0, [256, 300]), (4096, 0.001, [256])],
+    )
+    def test_large_batches_are_run_once_and_not_learned_from(
+        self, most_rows: int, row_s: float, sizes: list[int]
+    ) -> None:
+        """Up to the largest that callers can make, or that takes a second; what is known of small ones stays exact."""
+
+        async def main() -> None:
+            clock, ran = HandClock(), []
+
+            def model(inputs: Tensors) -> Tensors:
+                rows = len(inputs["x"])
+                ran.append(rows)
+                clock.advance(row_s * rows if rows <= 16 else 100.0)
+                return {"y": inputs["x"]}
+
+            with executor(FunctionModel(model), clock, Tick(asyncio.get_running_loop(), 1.0)) as of:
+                await of.warm(most_rows)
+
+            assert [rows for rows in ran if rows > 16] == sizes
+            assert of.cost_of(request(1.0)).estimate(16) == pytest.approx(16 * row_s)
+
+        run("asyncio", main)
+
     def test_a_model_that_refuses_made_up_rows_stays_unknown(self, caplog: pytest.LogCaptureFixture) -> None:
         """That is no fault of the model: a line in the log, and its first batch runs in a thread."""
 

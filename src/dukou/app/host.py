@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socket import socket
+from typing import TypeAlias
 
 import msgspec
 
 from dukou.app.release import settle
 from dukou.app.taps import Taps, make_capture
 from dukou.app.versions import Opened, Versions
+from dukou.app.warming import answer_recorded
 from dukou.config import Config, ModelsConfig
 from dukou.config.load import nearest
 from dukou.core.clock import monotonic
@@ -196,7 +198,7 @@ def _open(assignment: Assignment, models: ModelsConfig) -> Opened:
         from dukou.packing.adopt import adopt
 
         manifest = adopt(folder, version, trust_python=models.trust_python).manifest
-    manifest = _with_options(manifest, assignment)
+    manifest = _with_options(manifest, assignment, models)
     remote = RemoteModel(assignment.process, manifest)
     signature = next(iter(manifest.signatures.values()))
     try:
@@ -211,30 +213,44 @@ def open_version(assignment: Assignment, models: ModelsConfig) -> tuple[ModelMan
     """A version in memory: its manifest (called as assigned, the operator's options over its own), its model, and
     warnings about libraries and settings that have no effect.
 
-    Of a packed version only the files that serve are opened, after checking their digests. Raises DukouError.
+    Of a packed version only the files that serve are opened, after checking their digests. Requests that were recorded
+    beside it have been answered. Raises DukouError.
     """
-    folder, version = Path(assignment.folder), assignment.id
-    if not is_packed(folder):
-        from dukou.packing.adopt import adopt
+    folder = Path(assignment.folder)
+    manifest, model, warnings = (_open_packed if is_packed(folder) else _open_standing)(folder, assignment, models)
+    if models.warm:
+        answer_recorded(folder, manifest, model)
+    return manifest, model, (*warnings, *_unread_options(assignment, manifest.runtime))
 
-        adopted = adopt(folder, version, trust_python=models.trust_python)
-        manifest = _with_options(adopted.manifest, assignment)
-        return manifest, adopted.load(manifest), (*adopted.warnings, *_unread_options(assignment, manifest.runtime))
-    manifest = _with_options(msgspec.structs.replace(read_manifest(folder), id=version), assignment)
+
+_Open: TypeAlias = tuple[ModelManifest, LoadedModel, tuple[str, ...]]
+
+
+def _open_packed(folder: Path, assignment: Assignment, models: ModelsConfig) -> _Open:
+    manifest = msgspec.structs.replace(read_manifest(folder), id=assignment.id)
+    manifest = _with_options(manifest, assignment, models)
     verify(folder, manifest, files_to_serve(manifest))
     trust = models.trust_python if manifest.runtime == "python" else models.trust_pickle
     model = runtime(manifest.runtime).load(folder, manifest, trust=trust)
-    warnings = _unread_options(assignment, manifest.runtime)
-    if manifest.runtime == "sklearn":
-        from dukou.packing.environment import library_versions
-        from dukou.runtimes.sklearn import differences
+    if manifest.runtime != "sklearn":
+        return manifest, model, ()
+    from dukou.packing.environment import library_versions
+    from dukou.runtimes.sklearn import differences
 
-        warnings = (*warnings, *differences(manifest, library_versions()))
-    return manifest, model, warnings
+    return manifest, model, tuple(differences(manifest, library_versions()))
 
 
-def _with_options(manifest: ModelManifest, assignment: Assignment) -> ModelManifest:
-    return msgspec.structs.replace(manifest, options={**manifest.options, **assignment.options})
+def _open_standing(folder: Path, assignment: Assignment, models: ModelsConfig) -> _Open:
+    from dukou.packing.adopt import adopt
+
+    adopted = adopt(folder, assignment.id, trust_python=models.trust_python)
+    manifest = _with_options(adopted.manifest, assignment, models)
+    return manifest, adopted.load(manifest), adopted.warnings
+
+
+def _with_options(manifest: ModelManifest, assignment: Assignment, models: ModelsConfig) -> ModelManifest:
+    cold = {} if models.warm else {"warm": False}
+    return msgspec.structs.replace(manifest, options={**manifest.options, **cold, **assignment.options})
 
 
 def _unread_options(assignment: Assignment, kind: str) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ class Batcher:
 
     async def warm(self) -> None:
         """Let the model set itself up, and learn its cost, before the first caller comes."""
-        await self._executor.warm()
+        await self._executor.warm(self._batching.max_batch_rows if self._batching.together else 1)
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """The answer to `request`.

@@ -25,6 +25,7 @@ _log = logging.getLogger("dukou.engine")
 _WARM_RUNS = 3
 _WARM_ROWS = 16
 _WARM_ENOUGH_S = 0.1
+_WARM_MOST_S = 1.0
 _BLOCKED_BUDGETS = 10
 """A run that held the loop for more than so many budgets counts whole at once, though it may have been interrupted."""
 
@@ -127,8 +128,10 @@ class Executor:
             cost = self._costs[key] = Cost()
         return cost
 
-    async def warm(self) -> None:
+    async def warm(self, most_rows: int = _WARM_ROWS) -> None:
         """Run made-up rows of each signature in a thread: whatever is set up on first use is, and costs are known.
+
+        Batches have one row, 16, 256 and so on up to `most_rows`, as far as one is likely to take less than a second.
 
         A model that cannot take such rows starts with its cost unknown: in a thread. So does one with the option
         `warm = false`, which is asked nothing that no caller asked.
@@ -138,7 +141,7 @@ class Executor:
         for signature in self._signatures:
             if signature.streaming:
                 continue
-            runs = await self._loop.run_in_executor(self._pool, self._warm, signature)
+            runs = await self._loop.run_in_executor(self._pool, self._warm, signature, most_rows)
             for request, seconds in runs:
                 self.cost_of(request).observe(request.rows, seconds)
 
@@ -181,7 +184,7 @@ class Executor:
             return Ran(None, failure, started_s, clock(), inline)
         return Ran(answers, None, started_s, clock(), inline, joined_s, inferred_s, inputs, outputs)
 
-    def _warm(self, signature: Signature) -> list[tuple[InferenceRequest, float]]:
+    def _warm(self, signature: Signature, most_rows: int) -> list[tuple[InferenceRequest, float]]:
         """Runs worth learning from and their seconds; the first run of all may have set things up and is not."""
         runs: list[tuple[InferenceRequest, float]] = []
         for rows in (1, _WARM_ROWS) if signature.batched else (1,):
@@ -201,7 +204,25 @@ class Executor:
                     runs.append((request, seconds))
                 if seconds > _WARM_ENOUGH_S:
                     return runs
+        if signature.batched:
+            self._warm_large(signature, most_rows, seconds / _WARM_ROWS)
         return runs
+
+    def _warm_large(self, signature: Signature, most_rows: int, row_s: float) -> None:
+        """Large batches, a row of a small one having taken `row_s`: once, for the memory that they need.
+
+        Nothing is learned of them, so that what is known of small ones stays exact.
+        """
+        rows = _WARM_ROWS
+        while rows < most_rows:
+            rows = min(rows * _WARM_ROWS, most_rows)
+            if rows * row_s > _WARM_MOST_S:
+                return
+            try:
+                self._model.infer(signature.name, made_up(signature, rows) or {}, signature.output_names(), {})
+            except (Exception, SystemExit) as error:
+                _log.info("%s: not warmed up for %d rows: %r", describe(self._version), rows, error)
+                return
 
 
 def _learn(cost: Cost, rows: int, ran: Ran, doubt_below_s: float = math.inf) -> None:

@@ -1,6 +1,7 @@
 """Triton's warm-ups: made-up requests that a model answers while it is loaded."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def run_warmups(model: LoadedModel, manifest: ModelManifest, warmups: Sequence[W
         inputs = made_up(warmup, signature, home)
         for _ in range(warmup.count):
             try:
-                _ask(model, signature, inputs)
+                ask(model, signature, inputs, signature.output_names())
             except DukouError as error:
                 raise _failed(warmup, home, error.what()) from error
             except (Exception, SystemExit) as error:
@@ -47,14 +48,19 @@ def made_up(warmup: Warmup, signature: Signature, home: Path) -> Tensors:
     return tensors
 
 
-def _ask(model: LoadedModel, signature: Signature, inputs: Tensors) -> None:
-    outputs = signature.output_names()
+def ask(
+    model: LoadedModel,
+    signature: Signature,
+    inputs: Tensors,
+    outputs: tuple[str, ...],
+    parameters: Mapping[str, Any] = {},
+) -> Tensors:
+    """What the model answers; the last response of one that streams. Raises what it raises."""
     if not signature.streaming:
-        model.infer(signature.name, inputs, outputs, {})
-        return
+        return model.infer(signature.name, inputs, outputs, parameters)
     streaming: Any = model
-    for _ in streaming.stream(signature.name, inputs, outputs, {}):
-        pass
+    responses = deque(streaming.stream(signature.name, inputs, outputs, parameters), maxlen=1)
+    return responses[0] if responses else {}
 
 
 def _data(made: WarmupInput, home: Path) -> NDArray[Any]:
