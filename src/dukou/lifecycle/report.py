@@ -175,7 +175,7 @@ def evidence(said: Mapping[str, Any]) -> Iterator[str]:
         yield from _answer_lines(said["answers"])
     if said["metrics"] or said["answers"] is not None:
         yield ""
-        yield f"Intervals hold at all looks together with {percent(said['confidence'])}; +N: about so many more would do."
+        yield f"Intervals hold at all looks with {percent(said['confidence'])}; +N: about so many more would do."
 
 
 def _when(said: Mapping[str, Any]) -> str:
