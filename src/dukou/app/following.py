@@ -83,6 +83,15 @@ class Following:
             self._arriving = any(one.arriving for one in seen.values())
         self._plane.reconcile()
 
+    async def look_until_still(self) -> None:
+        """Look until no version is arriving, or for a while: whoever asks for one may just have put it there."""
+        await self.look()
+        for _ in range(_FIRST_LOOKS):
+            if not self._arriving:
+                break
+            await asyncio.sleep(SOON_S)
+            await self.look()
+
     async def reload_file(self, cause: Cause) -> None:
         """Read the config file again and serve what it says. Raises DukouError; then nothing has changed."""
         if not self._config.config_file:
@@ -101,7 +110,7 @@ class Following:
         self._message = message
         for warning in model_config.warnings(message):
             _log.warning("%s", warning)
-        await self.look()
+        await self.look_until_still()
         if before != after:
             self._plane.note("configure", "", cause, before, after)
 

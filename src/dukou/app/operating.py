@@ -58,7 +58,7 @@ class Operating:
 
     async def deploy(self, model: str, version: int | None, plan: str, manual: bool | None, by: Cause) -> ModelStatus:
         """Let `version` answer, by a plan or at once; returns when that is accepted."""
-        await self._following.look()
+        await self._following.look_until_still()
         case = self._plane.case(model)
         target = version if version is not None else max(case.seen.versions, default=None)
         unlike = self._differences(model, case.primary, target)
@@ -90,7 +90,7 @@ class Operating:
 
     async def load(self, model: str, version: int | None, by: Cause) -> ModelStatus:
         """Load a version or the model, anew where files have changed; returns when it is AVAILABLE or has failed."""
-        await self._following.look()
+        await self._following.look_until_still()
         self._commit("load", model, by, verbs.load(self._plane.case(model), version))
         await self._loaded(model, version)
         return self._status(model)
