@@ -3,6 +3,7 @@
 import logging
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from threading import BoundedSemaphore, Lock
 from typing import Any
 
@@ -20,6 +21,8 @@ from dukou.core.runtime import LoadedModel
 from dukou.core.tensor import Tensors
 from dukou.lifecycle.compare import bind, compare
 
+_COMPLAINS_EVERY_S = 1.0
+
 _log = logging.getLogger("dukou")
 
 
@@ -34,6 +37,7 @@ class Answering:
         self._turns = BoundedSemaphore(max(1, model.concurrency))
         self._lock = Lock()
         self._comparison = Comparison()
+        self._silent_until_s = 0.0
 
     def answer(self, call: Call) -> list[Part]:
         """The frame that answers."""
@@ -44,13 +48,13 @@ class Answering:
 
     def take(self, copy: Copy) -> None:
         """Ask the model the same, and compare."""
-        found = Comparison(copies=1, primary_s=_bucket(copy.infer_s))
         signature = self._signatures.get(copy.signature)
-        if signature is None:
-            found.rows = found.disagreed = found.failed = copy.rows
+        if signature is None or (signature.batched and not _are_rows(copy)):
+            found = Comparison(rows=copy.rows, disagreed=copy.rows, failed=copy.rows)
         else:
-            for part in self._compare(signature, copy):
-                found = merge(found, part)
+            found = reduce(merge, self._compare(signature, copy))
+        found.copies = 1
+        found.primary_s = _bucket(copy.infer_s)
         self._add(found)
 
     def drop(self, copies: int) -> None:
@@ -75,7 +79,7 @@ class Answering:
         try:
             inputs = bind(signature, copy.inputs)
         except DukouError as error:
-            _log.info("%s", error.within(model=self.version.name, version=self.version.version))
+            self._complain(error)
             yield compare(signature, copy.inputs, copy.outputs, None, **settings)
             return
         pending = [(0, copy.rows)]
@@ -86,17 +90,17 @@ class Answering:
                 ours, primary = _rows(inputs, start, end), _rows(copy.outputs, start, end)
             try:
                 answered, seconds = self._infer(signature.name, ours, outputs, copy.parameters)
-            except DukouError as error:
+            except DukouError:
                 if signature.batched and end - start > 1:
                     middle = (start + end) // 2
                     pending += [(middle, end), (start, middle)]
                     continue
-                _log.info("%s", error.within(model=self.version.name, version=self.version.version))
                 yield compare(signature, ours, primary, None, **settings)
             else:
+                found = compare(signature, ours, primary, answered, **settings)
                 if end - start == copy.rows:
-                    yield Comparison(candidate_s=_bucket(seconds))
-                yield compare(signature, ours, primary, answered, **settings)
+                    found.candidate_s = _bucket(seconds)
+                yield found
 
     def _infer(
         self, signature: str, inputs: Tensors, outputs: tuple[str, ...], parameters: Mapping[str, Any]
@@ -110,12 +114,26 @@ class Answering:
             except DukouError:
                 raise
             except (Exception, SystemExit) as error:
-                _log.error("model %r, version %d failed", self.version.name, self.version.version, exc_info=error)
+                self._complain(error)
                 raise DukouError(Reason.MODEL_FAILED) from error
+
+    def _complain(self, error: BaseException) -> None:
+        """Log what the model raised; a shadow that fails on everything does not fill the disk with it."""
+        now_s = monotonic()
+        with self._lock:
+            if now_s < self._silent_until_s:
+                return
+            self._silent_until_s = now_s + _COMPLAINS_EVERY_S
+        _log.error("model %r, version %d failed", self.version.name, self.version.version, exc_info=error)
 
 
 def _rows(tensors: Tensors, start: int, end: int) -> Tensors:
     return {name: array[start:end] for name, array in tensors.items()}
+
+
+def _are_rows(copy: Copy) -> bool:
+    """Whether the primary answered row by row."""
+    return all(array.ndim and array.shape[0] == copy.rows for array in copy.outputs.values())
 
 
 def _bucket(seconds: float) -> list[int]:
