@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from dukou.app.declare import Declaration, declare, places
+from dukou.app.declare import Declaration, choose, declare, places
 from dukou.config import ModelsConfig
 from dukou.core.errors import DukouError, Reason
+from dukou.core.version import ModelVersion
 from dukou.lifecycle.policy import All, Latest, Specific
 from dukou.lifecycle.wanted import Declared, Strategy
 from dukou.repository.manifest import write_manifest
@@ -266,3 +267,30 @@ def test_declaring_imports_protobuf_only_where_a_configuration_is(
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
 
     assert said.stdout == loaded
+
+
+def test_the_version_to_open_is_the_one_that_a_server_would_serve(tmp_path: Path) -> None:
+    """The highest that the policy wants of the good ones; a broken one where there is no other, so that it tells."""
+    for number in ("1", "2"):
+        touch(tmp_path / "m" / number / "model.onnx")
+    (tmp_path / "m" / "3").mkdir()
+    (tmp_path / "broken" / "4").mkdir(parents=True)
+
+    found = declared(tmp_path).models
+
+    assert choose(found["m"]).id == ModelVersion("m", 2)
+    assert choose(found["broken"]).id == ModelVersion("broken", 4)
+    assert choose(found["m"]).folder == str(tmp_path / "m" / "2")
+
+
+def test_nothing_to_open_says_what_was_wanted(tmp_path: Path) -> None:
+    """By the model's own policy, not by the setting that it goes before; or what is wrong with its folder."""
+    touch(tmp_path / "m" / "1" / "model.onnx")
+    touch(tmp_path / "m" / "config.pbtxt", "version_policy { specific { versions: [ 3 ] } }")
+    touch(tmp_path / "lonely" / "config.pbtxt", "")
+    found = declared(tmp_path).models
+
+    with pytest.raises(DukouError, match="nothing to serve: no version of model 'm' fits the policy 3"):
+        choose(found["m"])
+    with pytest.raises(DukouError, match="has no version"):
+        choose(found["lonely"])

@@ -12,9 +12,9 @@ def test_datatypes_are_those_that_have_a_dtype() -> None:
     assert tuple(DTYPES) == DATATYPES
 
 
-def test_planning_needs_no_numpy() -> None:
+def test_declaring_needs_no_numpy() -> None:
     """The supervisor finds out what to serve without importing NumPy, which would take a fifth of its start."""
-    code = "import sys, dukou.app.server, dukou.app.plan; print('numpy' in sys.modules)"
+    code = "import sys, dukou.app.server, dukou.app.declare; print('numpy' in sys.modules)"
 
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dukou.app.declare import choose, declare, places
 from dukou.app.host import open_version
-from dukou.app.plan import make_plan
 from dukou.config import ModelsConfig
 from dukou.core.model import ModelManifest, ModelVersion
 from dukou.core.runtime import LoadedModel
@@ -25,8 +25,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ModelMan
         raise AssertionError(f"{path} was packed")
 
     found = {}
-    for assignment in make_plan(config, never).assignments:
-        manifest, model, warnings = open_version(assignment, config)
+    for declared in declare(config, places(config, never)).models.values():
+        manifest, model, warnings = open_version(choose(declared), config)
         assert warnings == ()
         found[manifest.id.name] = manifest, model
     return found

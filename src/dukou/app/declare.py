@@ -5,6 +5,7 @@ models come to repositories and go.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import msgspec
 from dukou.config import ModelsConfig
 from dukou.config.load import nearest
 from dukou.core.errors import DukouError, Reason
+from dukou.core.link import Assignment
 from dukou.core.version import ModelVersion
 from dukou.lifecycle.plan import parse as parse_plan
 from dukou.lifecycle.plan import to_text
-from dukou.lifecycle.policy import All, Policy, parse
+from dukou.lifecycle.policy import All, Policy, parse, wanted
 from dukou.lifecycle.wanted import Declared, Strategy
 from dukou.repository.local import FIRST_VERSION, LocalRepository, classify, is_packed, placed
+from dukou.repository.look import Look
 from dukou.repository.manifest import read_manifest
 from dukou.repository.triton import read_config, version_policy
 
@@ -95,6 +98,24 @@ def with_settings(declared: Declared, config: ModelsConfig) -> Declared:
         labels=_labels(f"models.labels.{name}", config.labels.get(name, {})),
         **_deployment(f"deployment.{name}", config.deployment.get(name, {})),
     )
+
+
+def choose(declared: Declared) -> Assignment:
+    """The version that a server would serve if it looked once; one that is broken where there is no other, so that its
+    loading tells why. Raises DukouError."""
+    look, policy = Look(quiet_s=0.0), partial(wanted, declared.policy)
+    if declared.folder:
+        root = Path(declared.root or declared.folder)
+        seen = look.see(declared.name, Path(declared.folder), root=root, wanted=policy)
+    else:
+        seen = look.see_fixed(declared.name, {number: Path(folder) for number, folder in declared.fixed.items()})
+    good = [number for number, found in seen.versions.items() if not found.error]
+    number = next(iter(policy(good) or policy(seen.versions)), None)
+    if number is None:
+        unfit = f"no version of model {declared.name!r} fits the policy {declared.policy}"
+        said = "; ".join(filter(None, (seen.problem, *seen.warnings))) or unfit
+        raise _invalid(f"there is nothing to serve: {said}")
+    return Assignment(ModelVersion(declared.name, number), seen.versions[number].folder, block=1)
 
 
 def _unserved(config: ModelsConfig, models: Mapping[str, Declared]) -> Iterator[str]:

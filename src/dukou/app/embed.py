@@ -5,7 +5,6 @@ import os
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
 from types import TracebackType
@@ -13,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from numpy.typing import NDArray
 
-from dukou.app.declare import declare, places
+from dukou.app.declare import choose, declare, places
 from dukou.app.host import open_version
 from dukou.app.passing import Packer
 from dukou.client.inputs import typed
@@ -25,9 +24,6 @@ from dukou.core.message import Context, InferenceRequest, InferenceResponse, Ser
 from dukou.core.model import ModelManifest, ModelRef, ModelVersion, Signature, State
 from dukou.core.runtime import LoadedModel
 from dukou.engine.router import Engine
-from dukou.lifecycle.policy import wanted
-from dukou.lifecycle.wanted import Declared
-from dukou.repository.look import Look
 
 T = TypeVar("T")
 
@@ -39,25 +35,7 @@ def load(path: str | Path, *, name: str = "", trust_pickle: bool = False, trust_
     declared = declare(config, places(config, Packer(config, lambda _: None).pack)).models
     if len(declared) > 1:
         raise DukouError(Reason.CONFIG_INVALID, detail=f"{path} holds several models; give the folder of one of them")
-    return InProcess(_choose(next(iter(declared.values()))), config)
-
-
-def _choose(declared: Declared) -> Assignment:
-    """The version that a server would serve if it looked once; one that is broken where there is no other, so that its
-    loading tells why. Raises DukouError."""
-    look, policy = Look(quiet_s=0.0), partial(wanted, declared.policy)
-    if declared.folder:
-        root = Path(declared.root or declared.folder)
-        seen = look.see(declared.name, Path(declared.folder), root=root, wanted=policy)
-    else:
-        seen = look.see_fixed(declared.name, {number: Path(folder) for number, folder in declared.fixed.items()})
-    good = [number for number, found in seen.versions.items() if not found.error]
-    number = next(iter(policy(good) or policy(seen.versions)), None)
-    if number is None:
-        unfit = f"no version of model {declared.name!r} fits the policy {declared.policy}"
-        said = "; ".join(filter(None, (seen.problem, *seen.warnings))) or unfit
-        raise DukouError(Reason.CONFIG_INVALID, detail=f"there is nothing to serve: {said}")
-    return Assignment(ModelVersion(declared.name, number), seen.versions[number].folder, block=1)
+    return InProcess(choose(next(iter(declared.values()))), config)
 
 
 class InProcess:
