@@ -31,7 +31,7 @@ import uvloop
 
 from dukou.app.host import Host
 from dukou.app.program import SETTINGS
-from dukou.app.release import keep_few_arenas
+from dukou.app.release import keep_one_heap
 from dukou.config import Config, ServerConfig
 from dukou.control.process import WorkerSlot
 from dukou.control.supervisor import Supervisor
@@ -65,7 +65,7 @@ class Window:
 def main() -> None:
     options = arguments()
     if options.worker:
-        keep_few_arenas()
+        keep_one_heap()
         uvloop.run(work(*options.worker))
         return
     folder = Path(tempfile.mkdtemp(prefix="dukou-swaps-"))

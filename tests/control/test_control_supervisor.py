@@ -16,7 +16,9 @@ from dukou.control.decisions import Record, restart_pause_s
 from dukou.control.process import Command, WorkerProcess, WorkerSlot
 from dukou.control.slot import Patience
 from dukou.control.supervisor import Ending, Supervisor
+from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Applied, Assignment
+from dukou.core.verb import Unload, Verb
 from dukou.core.version import ModelVersion, State
 
 pytestmark = pytest.mark.socket
@@ -88,11 +90,40 @@ class Running:
         pause_s: PauseS,
     ) -> None:
         self.told: asyncio.Queue[Applied] = asyncio.Queue()
-        self.supervisor = Supervisor(config, slots, command, self.told.put_nowait, patience=patience, pause_s=pause_s)
+        self.gone: asyncio.Queue[int] = asyncio.Queue()
+        self.asked: list[tuple[Verb, str]] = []
+        self.supervisor = Supervisor(
+            config,
+            slots,
+            command,
+            self.told.put_nowait,
+            on_freed=self.gone.put_nowait,
+            on_ask=self.do,
+            patience=patience,
+            pause_s=pause_s,
+        )
+
+    async def do(self, verb: Verb, who: str) -> None:
+        """What is asked is noted; models called `nobody` are not there."""
+        self.asked.append((verb, who))
+        if isinstance(verb, Unload) and verb.model == "nobody":
+            raise DukouError(Reason.MODEL_NOT_FOUND, model=verb.model, served="none")
 
     async def ready(self) -> Applied:
-        """What `on_ready` was called with, once it is."""
+        """What `on_applied` was called with, once it is."""
         return await self.told.get()
+
+    async def reached(self, state: State, version: ModelVersion) -> Applied:
+        """The first news by which all workers have the version in this state."""
+        while True:
+            applied = await self.told.get()
+            if any(report.id == version and report.state is state for report in applied.reports):
+                return applied
+
+    async def freed(self, generation: int) -> None:
+        """Return when that generation is told to be freed."""
+        while await self.gone.get() < generation:
+            pass
 
 
 Scenario = Callable[[Running], Awaitable[None]]
@@ -105,13 +136,16 @@ def supervise(
     *,
     command: Command = toy,
     grace_s: float = 10.0,
+    load_timeout_s: float = 10.0,
     patience: Patience = PATIENCE,
     pause_s: PauseS = restart_pause_s,
 ) -> Ending:
     """Run a supervisor and a scenario beside it; stopping it is the scenario's part."""
 
     async def both() -> Ending:
-        running = Running(slots, command, ServerConfig(grace_s=grace_s), patience, pause_s)
+        running = Running(
+            slots, command, ServerConfig(grace_s=grace_s, load_timeout_s=load_timeout_s), patience, pause_s
+        )
         if assignments is not None:
             running.supervisor.apply(assignments)
         async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
@@ -451,6 +485,179 @@ def test_a_worker_outlives_its_supervisor_only_to_drain() -> None:
         slots[0][0].close()
 
     assert status == 0
+
+
+def waiting(version: ModelVersion, folder: Path, go: Path, attempt: int = 0, **options: str) -> Assignment:
+    """A version that is loaded when `go` exists."""
+    return Assignment(version, str(folder), 1, {"wait": str(go), **options}, attempt=attempt)
+
+
+def test_a_version_that_loads_is_told_of_and_the_others_answer_meanwhile(tmp_path: Path) -> None:
+    """It is AVAILABLE when every worker has it."""
+    slots, port = listening(2)
+    states: list[list[State]] = []
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        go = tmp_path / "go"
+        generation = running.supervisor.apply([Assignment(IRIS, str(tmp_path), 1), waiting(WINE, tmp_path, go)])
+        loading = await running.reached(State.LOADING, WINE)
+        await ask(port)
+        go.touch()
+        loaded = await running.reached(State.AVAILABLE, WINE)
+        states.extend([[report.state for report in applied.reports] for applied in (loading, loaded)])
+        assert generation == loading.generation == loaded.generation == 2
+        running.supervisor.stop()
+
+    supervise(scenario, slots, [Assignment(IRIS, str(tmp_path), 1)])
+
+    assert states == [[State.AVAILABLE, State.LOADING], [State.AVAILABLE, State.AVAILABLE]]
+
+
+def test_a_table_does_not_wait_for_what_the_one_before_it_loads(tmp_path: Path) -> None:
+    """Going back is as quick while the version that is gone back from is still being loaded."""
+    slots, _ = listening()
+    told: list[Applied] = []
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        running.supervisor.apply([waiting(WINE, tmp_path, tmp_path / "never")])
+        await running.reached(State.LOADING, WINE)
+        generation = running.supervisor.apply([Assignment(IRIS, str(tmp_path), 1)])
+        told.append(await running.ready())
+        await running.freed(generation)
+        running.supervisor.stop()
+
+    supervise(scenario, slots, [Assignment(IRIS, str(tmp_path), 1)])
+
+    assert [(one.generation, [report.id for report in one.reports]) for one in told] == [(3, [IRIS])]
+
+
+def test_a_worker_listens_only_when_nothing_of_its_first_table_is_loading(tmp_path: Path) -> None:
+    """Nobody is told that a version is loading by the server that has just begun to answer."""
+    slots, port = listening()
+
+    async def scenario(running: Running) -> None:
+        asking = asyncio.create_task(ask(port))
+        go = tmp_path / "go"
+        running.supervisor.apply([waiting(IRIS, tmp_path, go)])
+        done, _ = await asyncio.wait([asking], timeout=0.3)
+        assert not done
+        assert running.told.empty()
+        go.touch()
+        await asking
+        assert (await running.ready()).reports[0].state is State.AVAILABLE
+        running.supervisor.stop()
+
+    supervise(scenario, slots, None)
+
+
+def test_a_server_may_have_nothing_to_load(tmp_path: Path) -> None:
+    """Versions that are only told of are no failures: the server answers."""
+    slots, port = listening()
+    told: list[Applied] = []
+    unloaded = Assignment(IRIS, str(tmp_path / "gone"), 0, wanted=State.END, why="unloaded")
+
+    async def scenario(running: Running) -> None:
+        told.append(await running.ready())
+        await ask(port)
+        running.supervisor.stop()
+
+    ending = supervise(scenario, slots, [unloaded])
+
+    assert ending == Ending(0)
+    assert [(report.state, report.error) for report in told[0].reports] == [(State.END, "unloaded")]
+
+
+def test_a_version_of_whose_loading_the_worker_dies_is_not_tried_by_its_successor(tmp_path: Path) -> None:
+    """What served before serves again, the attempt has failed, and a later attempt is made as it is told."""
+    slots, port = listening()
+    (tmp_path / "go").touch()
+    iris = Assignment(IRIS, str(tmp_path), 1)
+    said: list[str] = []
+    pids: set[str] = set()
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        pids.add(await ask(port))
+        running.supervisor.apply([iris, waiting(WINE, tmp_path, tmp_path / "go", crash="yes")])
+        failed = await running.reached(State.END, WINE)
+        said.extend(report.error for report in failed.reports)
+        pids.add(await ask(port))
+        running.supervisor.apply([iris, waiting(WINE, tmp_path, tmp_path / "go", attempt=1)])
+        await running.reached(State.AVAILABLE, WINE)
+        running.supervisor.stop()
+
+    supervise(scenario, slots, [iris])
+
+    assert said == ["", "model 'wine', version 1: the worker process ended while it was loading it"]
+    assert len(pids) == 2
+
+
+def test_a_worker_that_comes_later_gets_the_table_of_now(tmp_path: Path) -> None:
+    """Its predecessor's memory is gone with it, so nothing of the old table is waited for."""
+    slots, port = listening()
+    told: list[Applied] = []
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        pid = int(await ask(port))
+        os.kill(pid, signal.SIGSTOP)
+        generation = running.supervisor.apply([Assignment(WINE, str(tmp_path), 1)])
+        os.kill(pid, signal.SIGKILL)
+        told.append(await running.ready())
+        await running.freed(generation)
+        running.supervisor.stop()
+
+    supervise(scenario, slots, [Assignment(IRIS, str(tmp_path), 1)])
+
+    assert [(one.generation, [report.id for report in one.reports]) for one in told] == [(2, [WINE])]
+
+
+@pytest.mark.slow
+def test_a_version_that_loads_for_ever_costs_the_worker_its_place_however_many_tables_come(tmp_path: Path) -> None:
+    """The time allowed is for what is to be loaded; a table that comes meanwhile adds none of it."""
+    slots, port = listening()
+    iris = Assignment(IRIS, str(tmp_path), 1)
+    pids: set[str] = set()
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        pids.add(await ask(port))
+        stuck = waiting(WINE, tmp_path, tmp_path / "never")
+
+        async def keep_applying() -> None:
+            while True:
+                running.supervisor.apply([iris, stuck])
+                await asyncio.sleep(0.02)
+
+        applying = asyncio.create_task(keep_applying())
+        await running.reached(State.END, WINE)
+        applying.cancel()
+        pids.add(await ask(port))
+        running.supervisor.stop()
+
+    supervise(scenario, slots, [iris], patience=Patience(start_s=0.5, ping_s=0.05), load_timeout_s=0.2)
+
+    assert len(pids) == 2
+
+
+def test_what_a_worker_asks_is_done_and_its_outcome_told() -> None:
+    """A caller of the data plane reaches the control plane, and learns why not where it does not."""
+    slots, port = listening()
+    answers: list[str] = []
+    asked: list[tuple[Verb, str]] = []
+
+    async def scenario(running: Running) -> None:
+        await running.ready()
+        answers.extend([await ask(port, "unload iris"), await ask(port, "unload nobody")])
+        asked.extend(running.asked)
+        running.supervisor.stop()
+
+    supervise(scenario, slots)
+
+    assert answers == ["done", "model 'nobody': there is no such model; served are: none"]
+    assert asked == [(Unload("iris"), "a test"), (Unload("nobody"), "a test")]
 
 
 def test_the_supervisor_is_light() -> None:

@@ -1,7 +1,7 @@
 """A worker whose model is a line of text, for the supervisor's tests: `toy_worker.py LINK_FD LISTEN_FD,...`.
 
 Each connection sends one line: `who` is answered with the process id; `slow` with `taken`, and `done` 0.3 s later;
-`never` with `taken` only.
+`never` with `taken` only; `unload NAME` with what becomes of asking the supervisor for that.
 A version is loaded when its folder exists; with the option `wait`, when the file that it names exists, too; of one with
 `crash` beside it the process dies.
 """
@@ -13,8 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, socket
 
+from dukou.control.asking import Asking
 from dukou.control.worker import run_worker
+from dukou.core.errors import DukouError
 from dukou.core.link import Applied, Apply, Assignment, Freed, LoadReport
+from dukou.core.verb import Unload
 from dukou.core.version import ModelVersion, State
 
 
@@ -22,6 +25,7 @@ class ToyHost:
     """Loads folders and answers lines."""
 
     def __init__(self) -> None:
+        self.asking = Asking()
         self.wanted = Apply(0, ())
         self.loaded: set[ModelVersion] = set()
         self.servers: list[asyncio.Server] = []
@@ -61,7 +65,7 @@ class ToyHost:
         assert task is not None
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
-        match await reader.readline():
+        match line := await reader.readline():
             case b"slow\n":
                 writer.write(b"taken\n")
                 await asyncio.sleep(0.3)
@@ -69,6 +73,12 @@ class ToyHost:
             case b"never\n":
                 writer.write(b"taken\n")
                 await asyncio.Future()
+            case _ if line.startswith(b"unload "):
+                try:
+                    await self.asking.do(Unload(line.split()[1].decode()), "a test")
+                    writer.write(b"done")
+                except DukouError as error:
+                    writer.write(str(error).encode())
             case _:
                 writer.write(b"%d" % os.getpid())
         writer.close()
@@ -84,4 +94,5 @@ class ToyHost:
 if __name__ == "__main__":
     link = socket(AF_UNIX, SOCK_STREAM, fileno=int(sys.argv[1]))
     listening = [socket(fileno=int(number)) for number in sys.argv[2].split(",")]
-    asyncio.run(run_worker(link, listening, ToyHost(), grace_s=5.0))
+    toy = ToyHost()
+    asyncio.run(run_worker(link, listening, toy, 5.0, toy.asking))

@@ -20,7 +20,6 @@ T = TypeVar("T")
 
 _GC_THRESHOLD = 10_000
 _M_ARENA_MAX = -8  # of malloc.h
-_MOST_ARENAS = 2
 
 _log = logging.getLogger("dukou")
 
@@ -71,13 +70,13 @@ def release(held: Held) -> None:
     _trim()
 
 
-def keep_few_arenas() -> None:
-    """Before the first thread: have glibc keep two heaps for all threads, not eight for each CPU. Versions are loaded
-    and let go in threads, and what one heap has free serves no other: 200 swaps of a model of 4 MB then keep 2 % more,
+def keep_one_heap() -> None:
+    """Before the first thread: have glibc keep one heap for all threads, not eight for each CPU. Versions are loaded
+    and let go in threads, and what one heap has free serves no other: 200 swaps of a model of 4 MB then keep 3 % more,
     not 12 % (bench/swaps.py)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_ARENA_MAX, _MOST_ARENAS)
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def settle() -> None:
@@ -123,7 +122,7 @@ def _soon(loop: AbstractEventLoop, tell: Callable[[], object]) -> None:
 
 
 def _trim() -> None:
-    """Without this glibc keeps what was freed for later: 200 swaps of a model kept as much as several of it."""
+    """Without this glibc keeps for later what was freed: 200 swaps of a model of 4 MB kept 180 MB."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

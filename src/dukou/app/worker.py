@@ -12,7 +12,7 @@ import uvloop
 
 from dukou.app.host import Host
 from dukou.app.program import SETTINGS
-from dukou.app.release import keep_few_arenas
+from dukou.app.release import keep_one_heap
 from dukou.config import Config
 from dukou.control.asking import Asking
 from dukou.control.worker import run_worker
@@ -26,7 +26,7 @@ _log = logging.getLogger("dukou")
 
 def worker(argv: Sequence[str]) -> int:
     """Serve until the supervisor says otherwise; returns the exit code."""
-    keep_few_arenas()
+    keep_one_heap()
     state, slot, link_fd, *listeners = argv
     config = msgspec.json.decode((Path(state) / SETTINGS).read_bytes(), type=Config)
     with closing(Lines(write_stderr)) as lines:
