@@ -15,6 +15,7 @@ from dukou.core.clock import Clock
 from dukou.core.comparison import Comparison, merge
 from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Applied, Apply, Assignment, LoadReport
+from dukou.core.route import Weight
 from dukou.core.seen import Seen
 from dukou.core.version import ModelVersion, State
 from dukou.lifecycle.compatible import differences
@@ -22,7 +23,7 @@ from dukou.lifecycle.desired import as_loaded, settle, to_try
 from dukou.lifecycle.reconciler import Model, Reconciler
 from dukou.lifecycle.rollout import Decision, Verdict
 from dukou.lifecycle.verbs import Case, Change, after, deploy, stranded
-from dukou.lifecycle.wanted import Declared
+from dukou.lifecycle.wanted import Declared, Overrides
 
 JUDGE = "the judge"
 POLICY = "the policy"
@@ -55,6 +56,7 @@ class ControlPlane:
         self._wall_clock = wall_clock
         self._turned = asyncio.Event()
         self._told: dict[object, object] = {}  # what was logged last, by what it is about
+        self._caused: set[str] = set()  # models whose next change of weights is a verb's or the judge's
 
     # What is observed.
 
@@ -76,7 +78,7 @@ class ControlPlane:
         """The workers' merged answer."""
         self.reconciler.heard(applied, self._clock())
         for report in applied.reports:
-            if report.error:
+            if report.error and self.reconciler.is_wanted(report.id):
                 self._tell((report.id, "load"), report.error)
             for warning in report.warnings:
                 self._tell((report.id, warning), warning, logging.WARNING)
@@ -144,6 +146,7 @@ class ControlPlane:
         rollout = change.rollout if change.rollout != model.rollout else None
         self.store.commit(audited, {name: change.overrides}, rollout)
         model.overrides, model.rollout = change.overrides, change.rollout
+        self._caused.add(name)
         _log.info("%s: %s by %s%s", name, verb, cause.who, f": {cause.why}" if cause.why else "")
 
     def note(self, verb: str, name: str, cause: Cause, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -244,11 +247,11 @@ class ControlPlane:
             self._tell((name, "store"), f"{name}: {verb} waits for the store: {error}")
 
     def _said(self, name: str, model: Model) -> dict[str, Any]:
-        """A model's state for the audit."""
-        said: dict[str, Any] = {
-            "weights": {str(one.version): one.share for one in self.reconciler.now(name).weights},
-            "overrides": msgspec.to_builtins(model.overrides, str_keys=True),
-        }
+        """A model's state for the audit: what is not as if nobody had ever changed anything."""
+        said: dict[str, Any] = {"calls": _shared(self.reconciler.now(name).weights)}
+        overrides: dict[str, Any] = msgspec.to_builtins(model.overrides, str_keys=True)
+        usual = msgspec.to_builtins(Overrides(), str_keys=True)
+        said |= {field: value for field, value in overrides.items() if value != usual[field]}
         if (rollout := model.rollout) is not None:
             said["rollout"] = {
                 "id": rollout.id,
@@ -258,11 +261,16 @@ class ControlPlane:
             }
         return said
 
-    def _tell_weights(self, name: str, before: Any) -> None:
+    def _tell_weights(self, name: str, before: tuple[Weight, ...]) -> None:
+        """Say how a model's calls are shared from now on, and audit it where nobody has asked for it."""
         now = self.reconciler.now(name).weights
-        if before and now != before:
-            shares = ", ".join(f"version {one.version}: {one.share:.0%}" for one in now) or "no version"
-            _log.info("%s is answered by %s", name, shares)
+        if not before or now == before:
+            return
+        _log.info("%s is answered by %s", name, _shared(now))
+        if name in self._caused:
+            self._caused.discard(name)
+        else:
+            self.note("follow", name, Cause(POLICY), {"calls": _shared(before)}, {"calls": _shared(now)})
 
     def _tell_problems(self, name: str) -> None:
         model = self.reconciler.models[name]
@@ -281,6 +289,10 @@ class ControlPlane:
         if self._told.get(about) != text:
             self._told[about] = text
             _log.log(level, "%s", text)
+
+
+def _shared(weights: tuple[Weight, ...]) -> str:
+    return ", ".join(f"version {one.version}: {one.share:.0%}" for one in weights) or "no version"
 
 
 _VERBS = {

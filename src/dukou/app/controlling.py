@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 from dukou.app.blocks import Blocks
@@ -18,7 +19,7 @@ from dukou.app.judging import Judging
 from dukou.app.measuring import Counted
 from dukou.app.operating import Operating
 from dukou.app.program import program
-from dukou.config import AdminConfig, Config, user_state_dir
+from dukou.config import AdminConfig, Config, token_file
 from dukou.control.replicas import Replica, Replicas
 from dukou.control.store import Store
 from dukou.core.clock import monotonic, wall
@@ -31,12 +32,12 @@ from dukou.lifecycle.retry import Failures
 from dukou.net.sockets import bind, describe
 
 STORE = "store.db"
-TOKEN = "admin-token"
 
 _BEAT_S = 0.5
 """How often rollouts are judged and failed versions tried again."""
 
-_AGAIN_S = 1.0
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
 
 _log = logging.getLogger("dukou.control")
 
@@ -52,6 +53,7 @@ class Controlling:
         self._state = state
         models, load_timeout_s = config.models, config.server.load_timeout_s
         self._publish = publish
+        self._listening: socket | None = None
         self._blocks = Blocks()
         self._store = Store.open(state / STORE)
         failures = Failures(models.load_retries, models.load_retry_s)
@@ -75,6 +77,7 @@ class Controlling:
 
     async def begin(self) -> tuple[str, ...]:
         """Publish the first table; returns warnings. Raises DukouError for what cannot be served."""
+        self._listening = self._listen()
         warnings = await self._following.begin()
         self._reconciler.resume(self._store.published())
         self._plane.reconcile()
@@ -115,7 +118,9 @@ class Controlling:
         await self._operating.do(verb, who)
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store and the admin API's socket."""
+        if self._listening is not None:
+            self._listening.close()
         self._store.close()
 
     def _tell(self, table: Apply) -> int:
@@ -142,23 +147,29 @@ class Controlling:
             self._plane.reconcile()
 
     async def _admin(self) -> None:
-        """The admin API, unless it is not wanted or its port is taken."""
+        """The admin API."""
+        if self._listening is None:
+            return
+        path = token_file(self._config.admin)
+        app = await asyncio.to_thread(_make_admin, self._operating, path)
+        from dukou.control.admin import serve_admin
+
+        _log.debug("admin API at http://%s, its token in %s", describe(self._listening), path)
+        await serve_admin(app, self._listening)
+
+    def _listen(self) -> socket | None:
+        """Where the admin API is to listen; None where it is not wanted or the default port is taken. Raises DukouError
+        for another address that is."""
         listen = self._config.admin.listen
         if not listen:
-            return
+            return None
         try:
-            (listening,) = bind([listen])
+            return bind([listen])[0]
         except DukouError as error:
             if listen != AdminConfig().listen:
                 raise
             _log.warning("without an admin API: `dukou status` and the like cannot reach this server: %s", error)
-            return
-        token_file = Path(self._config.admin.token_file or user_state_dir() / TOKEN)
-        app = await asyncio.to_thread(_make_admin, self._operating, token_file)
-        from dukou.control.admin import serve_admin
-
-        _log.debug("admin API at http://%s, its token in %s", describe(listening), token_file)
-        await serve_admin(app, listening)
+            return None
 
 
 def _check_labels(name: str, labels: Mapping[str, int], served: Collection[ModelVersion]) -> None:
@@ -171,19 +182,21 @@ def _check_labels(name: str, labels: Mapping[str, int], served: Collection[Model
 
 
 async def _again(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Do `work` until it returns; should it fail, say so and begin again: serving goes on meanwhile."""
+    """Do `work` until it returns; should it fail, say so and begin again in a while: serving goes on meanwhile."""
+    pause_s = _FIRST_PAUSE_S
     while True:
         try:
             return await work()
         except Exception:
-            _log.exception("a part of the control plane failed and is started again")
-            await asyncio.sleep(_AGAIN_S)
+            _log.exception("a part of the control plane failed and is started again in %g s", pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _make_admin(operating: Operating, token_file: Path) -> Any:
+def _make_admin(operating: Operating, token: Path) -> Any:
     """In a thread: importing what the admin API needs takes long."""
     from dukou import __version__
     from dukou.control.admin import make_app
     from dukou.control.token import read_or_make
 
-    return make_app(operating, read_or_make(token_file), __version__)
+    return make_app(operating, read_or_make(token), __version__)

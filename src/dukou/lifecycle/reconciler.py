@@ -121,6 +121,11 @@ class Reconciler:
         """What the workers tell of a version that is in the table published last."""
         return self._reports.get(version) if version in self._assigned else None
 
+    def is_wanted(self, version: ModelVersion) -> bool:
+        """Whether the table published last wants a version loaded."""
+        assigned = self._assigned.get(version)
+        return assigned is not None and assigned.wanted is State.AVAILABLE
+
     def shadow_report(self, version: ModelVersion) -> LoadReport | None:
         """What its model process tells of a version."""
         return self._shadow_reports.get(version)
@@ -292,9 +297,7 @@ class Reconciler:
         model = self.models[name]
         for number, mark in model.overrides.accepted.items():
             version, found = ModelVersion(name, number), model.seen.versions.get(number)
-            assigned = self._assigned.get(version)
-            loaded = assigned is not None and assigned.wanted is State.AVAILABLE
-            if loaded and found is not None and found.mark == mark != self._marks.get(version):
+            if self.is_wanted(version) and found is not None and found.mark == mark != self._marks.get(version):
                 self._attempts[version] = self._attempts.get(version, 0) + 1
 
     def _resuming(self, name: str, wanted: Wanted) -> Next | None:
