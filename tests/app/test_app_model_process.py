@@ -216,3 +216,24 @@ def test_a_version_that_cannot_be_loaded_is_told_and_not_tried_again(tmp_path: P
             assert under_test.reports.empty()
 
     asyncio.run(scenario())
+
+
+def test_an_address_that_cannot_be_is_told(tmp_path: Path) -> None:
+    """With the path; the version cannot be served there."""
+
+    async def scenario() -> None:
+        folder = tmp_path / ("a" * 100)
+        folder.mkdir()
+        under_test = Kept(folder)
+        async with asyncio.timeout(60.0):
+            running = asyncio.create_task(under_test.replicas.run())
+            under_test.replicas.apply({VERSION: under_test.replica})
+
+            report = await under_test.until(State.END)
+
+            assert f"{folder}/m.sock" in report.error
+            assert "path too long" in report.error
+            under_test.replicas.stop()
+            await running
+
+    asyncio.run(scenario())

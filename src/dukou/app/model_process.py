@@ -157,19 +157,24 @@ class _Process:
 
 
 class Door:
-    """The socket that workers connect to, for the owner of this process alone. Raises OSError."""
+    """The socket that workers connect to, for the owner of this process alone. Raises DukouError NOT_WRITABLE where it
+    cannot be made: the path of a Unix socket has at most 107 bytes."""
 
     def __init__(self, address: str, answering: Answering) -> None:
         self.callers: set[socket.socket] = set()
         self._address = address
         self._answering = answering
         self._open: set[socket.socket] = set()
-        with suppress(FileNotFoundError):
-            os.unlink(address)  # of the process before
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listening.bind(address)
-        os.chmod(address, 0o600)
-        self._listening.listen()
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(address)  # of the process before
+            self._listening.bind(address)
+            os.chmod(address, 0o600)
+            self._listening.listen()
+        except OSError as error:
+            self._listening.close()
+            raise DukouError(Reason.NOT_WRITABLE, path=address, detail=error.strerror or str(error)) from error
         Thread(target=self._accept, name="dukou-door", daemon=True).start()
 
     def close(self) -> None:
