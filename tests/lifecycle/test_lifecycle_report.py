@@ -7,9 +7,10 @@ import pytest
 
 from dukou.core.buckets import FINE_SECONDS, SECONDS
 from dukou.core.comparison import BOUNDS, Agreement, Comparison, Differences, Tally
+from dukou.lifecycle.measured import Counts, Measured, Outcomes
 from dukou.lifecycle.plan import parse
 from dukou.lifecycle.report import WIDTH, lines, report
-from dukou.lifecycle.rollout import Counts, Measured, Outcomes, Rollout, Status
+from dukou.lifecycle.rollout import Rollout, Status
 
 LONG = "a value that is far longer than any line should ever have to be " * 3
 

@@ -10,20 +10,9 @@ from hypothesis import strategies as st
 from dukou.core.buckets import FINE_SECONDS, SECONDS
 from dukou.core.comparison import Comparison, Tally
 from dukou.core.errors import DukouError, Reason
+from dukou.lifecycle.measured import Counts, Measured, Outcomes, add, since
 from dukou.lifecycle.plan import parse
-from dukou.lifecycle.rollout import (
-    Counts,
-    Decision,
-    Measured,
-    Outcomes,
-    Rollout,
-    Status,
-    Verdict,
-    add,
-    advance,
-    next_step,
-    since,
-)
+from dukou.lifecycle.rollout import Decision, Rollout, Status, Verdict, advance, next_step
 
 FIRST, MIDDLE, LAST = 0, 2, 3  # of incremental:1,5,50,100
 SHARES = (0.02, 0.1, 0.4, 0.3, 0.15, 0.02, 0.01)

@@ -8,22 +8,8 @@ import msgspec
 
 from dukou.core.errors import DukouError, Reason
 from dukou.lifecycle.judge import Finding, Outcome, Sample, answer, by_labels, percent, questions
-from dukou.lifecycle.measured import Counts, Measured, Outcomes, add, copied, since
+from dukou.lifecycle.measured import Counts, Measured, copied, since
 from dukou.lifecycle.plan import FULL, Plan, Step
-
-__all__ = (
-    "Counts",
-    "Decision",
-    "Measured",
-    "Outcomes",
-    "Rollout",
-    "Status",
-    "Verdict",
-    "add",
-    "advance",
-    "next_step",
-    "since",
-)
 
 
 class Status(Enum):
