@@ -75,7 +75,7 @@ class Sink(asyncio.Transport):
 
 
 Load = Callable[[float], Awaitable[int]]
-"""Asks for so many seconds; returns how many requests were answered."""
+"""Asks for so many seconds (wrk for whole ones); returns how many requests were answered."""
 
 
 def in_memory(host: Host) -> Load:
@@ -118,7 +118,7 @@ async def by_sockets(host: Host, folder: Path) -> Load:
     url = f"http://127.0.0.1:{port}{PATH}"
 
     async def load(seconds: float) -> int:
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(script), url]
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script), url]
         process = await asyncio.create_subprocess_exec(
             "taskset", "-c", "1", *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
