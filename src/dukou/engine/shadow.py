@@ -55,6 +55,7 @@ class Shadowing:
         self._queued = 0  # copies, whole or in part, in them
         self._due: TimerHandle | None = None  # when what is gathered is to be written
         self._blocked = False  # written again as soon as there is room
+        self._full = False  # nothing is encoded, to be dropped, before something was written
         self._sent = self._dropped = 0  # since the observers were told
         self._untold = 0  # dropped since the process was told
         self._beating: TimerHandle | None = None
@@ -64,7 +65,7 @@ class Shadowing:
         """Send a copy of this execution, or of none in as many as the share leaves out."""
         if self._share < 1.0 and self._draw() >= self._share:
             return
-        if self._socket is None or self._bytes >= self._most_bytes:
+        if self._socket is None or self._full:
             self._drop(1)
             return
         try:
@@ -76,6 +77,7 @@ class Shadowing:
         for part in parts:
             size += len(part)
         if self._bytes + size > self._most_bytes:
+            self._full = self._bytes > 0
             self._drop(1)
             return
         self._parts += parts
@@ -107,6 +109,8 @@ class Shadowing:
         except OSError:
             self._disconnect()
             return
+        if written:
+            self._full = False
         if written == self._bytes:
             self._parts = []
             self._bytes = 0
@@ -150,7 +154,7 @@ class Shadowing:
         self._socket.close()
         self._socket = None
         self._drop(self._queued)
-        self._parts, self._bytes, self._queued = [], 0, 0
+        self._parts, self._bytes, self._queued, self._full = [], 0, 0, False
 
     def _drop(self, copies: int) -> None:
         self._dropped += copies
