@@ -164,6 +164,8 @@ def test_the_quick_way_to_what_quantiles_need_is_the_plain_one(
     upto, primary_upto = list(accumulate(candidate)), list(accumulate(primary))
     total, primary_total = upto.pop(), primary_upto.pop()
     fewest = inf
+    if further < 5 and upto[further] > share * total:
+        fewest = factor(Trials(upto[further], total), share, 0.005)
     for bound in range(5 - further):
         less, more = Trials(primary_upto[bound], primary_total), Trials(upto[bound + further], total)
         if less.rate < share < more.rate:

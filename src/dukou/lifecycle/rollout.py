@@ -143,7 +143,8 @@ def _least(rollout: Rollout, step: Step) -> Iterator[str]:
     if not had and answers:
         yield f"any request of the candidate, which is to answer {percent(step.share)} of the calls"
     elif not had:
-        yield "any answer of the candidate to compare: no copy has been answered"
+        dropped = rollout.measured.comparison.dropped
+        yield f"any answer of the candidate to compare: no copy has been answered, {dropped:,} were dropped"
     elif had < step.least_requests:
         words = "requests of the candidate" if answers else "compared rows"
         yield f"{step.least_requests - had:,} more {words} ({had:,} of {step.least_requests:,})"

@@ -108,10 +108,12 @@ def factor_quantiles(
     candidate: Sequence[int], primary: Sequence[int], share: float, further: int, alpha: float
 ) -> float:
     """How many times as many values would make the candidate's quantile certainly not above the bound that is `further`
-    bounds above one that the primary's certainly exceeds; infinite where none would."""
+    bounds above one that the primary's certainly exceeds; infinite where none would. Values below the lowest bound
+    count as that bound: the primary's need not exceed it."""
     upto, primary_upto = list(accumulate(candidate)), list(accumulate(primary))
     total, primary_total = upto.pop(), primary_upto.pop()
-    fewest = inf
+    lowest = Trials(upto[further], total) if further < len(upto) else Trials(0, 0)
+    fewest = factor(lowest, share, alpha / 2) if lowest.rate > share else inf
     first = max(0, bisect_right(upto, share * total) - further)
     last = min(len(upto) - further, bisect_left(primary_upto, share * primary_total))
     for bound in range(first, last):
