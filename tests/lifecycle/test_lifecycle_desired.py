@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dukou.core.route import Weight
@@ -110,8 +110,12 @@ def test_what_a_chosen_version_keeps_out_is_told() -> None:
     chosen = want(declare(), see(1, 2), serving=1)
     planned = want(declare(plan="shadow"), see(1, 2), serving=1)
 
+    broken = want(declare(), see(1, 2, 3, errors={3: "broken"}), serving=1)
+
     assert "deploy this one" in chosen.absent[2]
     assert "after its rollout" in planned.absent[2]
+    assert "deploy this one" in broken.absent[2]
+    assert broken.absent[3] == "broken"
 
 
 @pytest.mark.parametrize(
@@ -133,10 +137,13 @@ def test_a_chosen_version_that_is_gone_gives_way_to_the_previous_then_to_the_pol
 
 def test_barred_versions_are_not_served() -> None:
     """Neither by the policy nor loaded beside it; the reason is told while they are there."""
-    wanted = want(declare("all"), see(1, 2, 3), barred=(3, 9), loaded=(3,))
+    beside = want(declare("all"), see(1, 2, 3), barred=(3, 9), loaded=(3,))
+    by_policy = want(declare(), see(1, 2, 3), barred=(3, 9))
 
-    assert wanted.versions == (2, 1)
-    assert wanted.absent == {3: "it was rolled back; promote it by its number to have it served again"}
+    assert beside.versions == (2, 1)
+    assert by_policy.versions == (2,)
+    for wanted in (beside, by_policy):
+        assert wanted.absent == {3: "it was rolled back; promote it by its number to have it served again"}
 
 
 def test_what_was_loaded_is_served_beside_the_policy() -> None:
@@ -185,6 +192,7 @@ def test_the_previous_version_is_kept(declared: Declared, overrides: Overrides, 
         (Overrides(barred=(2,)), 1),
         (Overrides(serving=3, previous=1, barred=(1,)), 2),
         (Overrides(serving=3, previous=9), 2),
+        (Overrides(serving=9, previous=2), 1),
     ],
 )
 def test_a_rollback_goes_to_the_recorded_version_or_to_the_next_lower(overrides: Overrides, back: int | None) -> None:
@@ -210,6 +218,7 @@ def test_a_candidate_gets_its_shares(
     assert wanted.versions == loaded
     assert wanted.weights == weights
     assert wanted.shadow == (Weight(3, shadow) if shadow else None)
+    assert wanted.absent == {}
 
 
 def test_a_shadow_is_not_loaded_in_the_workers_by_its_policy() -> None:
@@ -233,6 +242,29 @@ def test_without_its_candidate_a_trial_is_none(seen: Seen, overrides: dict[str, 
     assert answering(wanted) == {2: 1.0}
     assert wanted.shadow is None
     assert 3 in wanted.absent
+
+
+def test_the_trial_says_who_the_primary_is() -> None:
+    """Also where nothing else does."""
+    assert answering(want(declare(), see(1, 2, 3), Trial(2, 3, 0.25))) == {3: 0.25, 2: 0.75}
+
+
+def test_without_its_primary_the_candidate_is_served_as_the_policy_says() -> None:
+    """Alone, where it is all there is; not at all, where the policy does not want it."""
+    alone = want(declare(), see(3), Trial(2, 3, 0.5, 1.0), serving=2)
+    unwanted = want(declare("2"), see(3), Trial(2, 3, 0.5, 1.0), serving=2)
+
+    assert answering(alone) == {3: 1.0}
+    assert alone.shadow is None
+    assert (unwanted.versions, unwanted.weights, unwanted.shadow) == ((), (), None)
+
+
+def test_what_is_barred_does_not_hide_what_is_broken() -> None:
+    """The highest that may be served is broken, so what is loaded stays."""
+    wanted = want(declare(), see(1, 2, errors={1: "broken"}), barred=(2,))
+
+    assert wanted.hold
+    assert wanted.absent[1] == "broken"
 
 
 def test_labels_name_versions_that_are_served() -> None:
@@ -345,6 +377,7 @@ sights = st.builds(
 )
 
 
+@settings(max_examples=400, deadline=None)
 @given(declarations, overridden, trials, sights)
 def test_whatever_is_asked_what_is_wanted_is_sound(
     declared: Declared, overrides: Overrides, trial: Trial | None, seen: Seen

@@ -109,6 +109,23 @@ def test_deploy_in_full_unloads_first() -> None:
     assert then.overrides.strategy is None
 
 
+def test_deploy_by_a_declared_full_plan_is_a_choice() -> None:
+    """A later version comes by that plan again, not by the policy alone."""
+    change = deploy(case(1, 2, serving=1, plan="full"))
+
+    assert change.overrides.serving == 2
+
+
+def test_deploy_of_what_is_loaded_beside_the_others() -> None:
+    """It is no longer beside them."""
+    assert deploy(case(1, 2, loaded=(1,)), 1).overrides.loaded == ()
+
+
+def test_deploy_loads_a_model_that_was_unloaded() -> None:
+    """Whatever its version."""
+    assert not deploy(case(1, 2, unloaded=True), 2).overrides.unloaded
+
+
 def test_deploy_of_a_first_version_needs_no_rollout() -> None:
     """There is none to compare it with."""
     change = deploy(case(1, 2, declared="7", plan=PLAN), 2)
@@ -147,7 +164,7 @@ def test_deploy_refuses_a_candidate_that_cannot_take_the_calls() -> None:
 
 def test_deploy_again_changes_nothing() -> None:
     """Neither what answers already nor the rollout that is under way."""
-    chosen = case(1, 2, serving=1, previous=2, newest=2)
+    chosen = case(1, 2, serving=1, previous=2, newest=2, strategy=Strategy.RESOURCE_PRESERVING)
     trying = case(1, 2, serving=1, newest=2, rollout=rolling())
 
     assert deploy(chosen, 1) == Change(chosen.overrides, None)
@@ -184,6 +201,15 @@ def test_rollback_chooses_where_the_policy_would_go_elsewhere() -> None:
     assert change.overrides.serving == 2
 
 
+def test_rollback_unloads_what_was_loaded_beside_and_loads_what_was_unloaded() -> None:
+    """What is left is not served, what is gone back to is."""
+    beside = verbs.rollback(case(1, 2, declared="7", loaded=(1, 2)), now_at=NOW_AT).overrides
+    unloaded = verbs.rollback(case(1, 2, unloaded=True), now_at=NOW_AT).overrides
+
+    assert beside == Overrides(loaded=(1,), barred=(2,), newest=2)
+    assert not unloaded.unloaded
+
+
 def test_a_second_rollback_goes_further_back_and_a_third_explains() -> None:
     """As long as there are lower versions."""
     first = verbs.rollback(case(1, 2, 3, serving=3, previous=2), now_at=NOW_AT).overrides
@@ -198,7 +224,9 @@ def test_a_second_rollback_goes_further_back_and_a_third_explains() -> None:
 
 def test_rollback_during_a_rollout_ends_it() -> None:
     """The candidate is barred, whatever it had; the primary answers."""
-    change = verbs.rollback(case(1, 2, serving=1, newest=2, loaded=(2,), rollout=rolling()), now_at=NOW_AT)
+    before = case(1, 2, serving=1, previous=2, newest=2, loaded=(2,), rollout=rolling())
+
+    change = verbs.rollback(before, now_at=NOW_AT)
 
     assert change.overrides == Overrides(serving=1, barred=(2,), newest=2)
     assert (rollout_of(change).status, rollout_of(change).ended_at) == (Status.ROLLED_BACK, NOW_AT)
@@ -598,4 +626,4 @@ class Operating(RuleBasedStateMachine):
 
 
 TestOperating = Operating.TestCase
-TestOperating.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestOperating.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

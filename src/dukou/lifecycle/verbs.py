@@ -98,7 +98,7 @@ def deploy(
         )
     if manual is not None:
         steps = msgspec.structs.replace(steps, manual=manual)
-    overrides = msgspec.structs.replace(case.overrides, serving=before, newest=_newest(case), unloaded=False)
+    overrides = msgspec.structs.replace(case.overrides, serving=before, newest=_newest(case))
     return Change(overrides, Rollout(rollout_id, case.name, before, target, steps, text, started_at=now_at))
 
 
@@ -205,7 +205,7 @@ def unload(case: Case, version: int | None) -> Change:
         if under_way is not None:
             raise _rollout_under_way(case, under_way)
         return Change(msgspec.structs.replace(overrides, unloaded=True), case.rollout)
-    if under_way is not None and version in (under_way.candidate, under_way.primary):
+    if under_way is not None and version == under_way.candidate:
         raise _rollout_under_way(case, under_way)
     if version not in case.seen.versions and version not in overrides.loaded:
         raise _no_such_version(case, version)
@@ -258,7 +258,6 @@ def after(overrides: Overrides, rollout: Rollout, decision: Decision, now_at: fl
                 overrides,
                 serving=rollout.candidate,
                 previous=rollout.primary,
-                barred=_without(overrides.barred, rollout.candidate),
                 strategy=None,
             )
         case Status.ROLLED_BACK:
@@ -278,7 +277,7 @@ def stranded(case: Case, given_up: Mapping[int, str]) -> str:
     under_way = case.under_way
     if under_way is None or case.seen.problem:
         return ""
-    for version in (under_way.candidate, under_way.primary):
+    for version == under_way.candidate:
         if version not in case.seen.versions:
             return f"version {version} is no longer in the repository"
         if version in given_up and version not in case.available:
