@@ -277,7 +277,7 @@ def stranded(case: Case, given_up: Mapping[int, str]) -> str:
     under_way = case.under_way
     if under_way is None or case.seen.problem:
         return ""
-    for version == under_way.candidate:
+    for version in (under_way.candidate, under_way.primary):
         if version not in case.seen.versions:
             return f"version {version} is no longer in the repository"
         if version in given_up and version not in case.available:
