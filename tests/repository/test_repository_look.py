@@ -168,6 +168,13 @@ def test_an_unfinished_file_keeps_a_version_back(iris: Path, name: str) -> None:
     assert good(watched.after(QUIET_S)) == [1]
 
 
+def test_an_unfinished_file_alone_is_named(iris: Path) -> None:
+    """Rather than what it will be missed as."""
+    stand(iris / "1", name="model.onnx.part")
+
+    assert "model.onnx.part has the name of an unfinished file" in Watched(iris).now().versions[1].error
+
+
 def test_hidden_files_and_what_python_writes_do_not_count(iris: Path) -> None:
     """They change while a version is served."""
     stand(iris / "1", name="model.py")

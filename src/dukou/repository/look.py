@@ -22,7 +22,7 @@ from dukou.core.errors import DukouError
 from dukou.core.seen import Found, Seen
 from dukou.repository.files import Files, leaves, list_files
 from dukou.repository.integrity import files_to_serve, verify
-from dukou.repository.local import home_of, manifest_of, version_folders
+from dukou.repository.local import home_of, is_packed, manifest_of, version_folders
 from dukou.repository.triton import CONFIG
 
 QUIET_S = 0.5
@@ -169,16 +169,14 @@ def _is_whole(place: _Place) -> bool:
 def _wrong(place: _Place, files: Files) -> str:
     """Why a version that is not being written cannot be served, as far as that is known without loading it."""
     try:
+        if files.unfinished and not is_packed(place.folder):
+            name = place.folder / files.unfinished
+            return f"{name} has the name of an unfinished file; if no copy is under way, remove it"
         manifest = manifest_of(place.folder)
         if manifest is not None:
             verify(place.folder, manifest, files_to_serve(manifest))
-            return ""
     except DukouError as error:
         return error.what()
     except OSError as error:
         return f"{place.folder}: {error.strerror}"
-    if files.unfinished:
-        return (
-            f"{place.folder / files.unfinished} has the name of an unfinished file; if no copy is under way, remove it"
-        )
     return ""
