@@ -264,3 +264,22 @@ def test_what_was_wanted_before_it_ran_is_kept() -> None:
             assert report.id == IRIS
 
     asyncio.run(scenario())
+
+
+def test_a_supervisor_that_is_cancelled_leaves_no_process() -> None:
+    """Whatever it was doing."""
+
+    async def scenario() -> None:
+        kept = Kept(PATIENCE, 20.0, sys.executable)
+        kept.apply(replica("good"))
+        async with asyncio.timeout(LIMIT_S):
+            task = asyncio.create_task(kept.replicas.run())
+            report = await kept.until(State.AVAILABLE)
+
+            task.cancel()
+
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not is_alive(pid_of(report))
+
+    asyncio.run(scenario())

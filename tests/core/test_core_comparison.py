@@ -1,7 +1,7 @@
 """Adding up comparisons: nothing is lost, nothing grows without bound."""
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dukou.core.comparison import (
@@ -47,29 +47,36 @@ COMPARISONS = st.builds(
 )
 
 
+FEWER = settings(max_examples=40)  # they are large
+
+
 def in_order(comparison: Comparison) -> bytes:
     """The same bytes for comparisons that differ in the order of their dictionaries alone."""
     return msgspec.json.encode(comparison, order="deterministic")
 
 
+@FEWER
 @given(COMPARISONS, COMPARISONS)
 def test_the_order_does_not_matter_while_there_is_room(a: Comparison, b: Comparison) -> None:
     """Deltas of two model processes may come in any order."""
     assert in_order(merge(a, b)) == in_order(merge(b, a))
 
 
+@FEWER
 @given(COMPARISONS, COMPARISONS, COMPARISONS)
 def test_deltas_can_be_added_up_before_they_are_added(a: Comparison, b: Comparison, c: Comparison) -> None:
     """In whatever groups they come."""
     assert in_order(merge(merge(a, b), c)) == in_order(merge(a, merge(b, c)))
 
 
+@FEWER
 @given(COMPARISONS)
 def test_nothing_added_changes_nothing(a: Comparison) -> None:
     """An empty comparison is where adding up begins."""
     assert in_order(merge(Comparison(), a)) == in_order(a)
 
 
+@FEWER
 @given(COMPARISONS, COMPARISONS)
 def test_what_was_added_stays_as_it_was(a: Comparison, b: Comparison) -> None:
     """A comparison that was handed out is not changed behind anyone's back."""

@@ -38,6 +38,7 @@ from dukou.telemetry.log import Lines, configure, write_stderr
 _MOST_CONNECTIONS = 512
 _TOLD_EVERY_S = 1.0
 _LOOKED_EVERY_S = 0.05
+_FAREWELL_S = 1.0
 
 _log = logging.getLogger("dukou")
 
@@ -89,6 +90,10 @@ class _Process:
         for task in (obeying, telling, self._loading):
             if task is not None:
                 task.cancel()
+        self._tell_compared()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._channel.close()
 
     async def _obey(self) -> None:
         try:
@@ -152,8 +157,11 @@ class _Process:
         """Once a second, what the copies have shown."""
         while True:
             await asyncio.sleep(_TOLD_EVERY_S)
-            if self._answering is not None and (comparison := self._answering.taken()) is not None:
-                self._channel.send(Compared(self._answering.version, comparison))
+            self._tell_compared()
+
+    def _tell_compared(self) -> None:
+        if self._answering is not None and (comparison := self._answering.taken()) is not None:
+            self._channel.send(Compared(self._answering.version, comparison))
 
 
 class Door:

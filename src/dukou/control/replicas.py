@@ -163,22 +163,28 @@ class _Keeper:
     async def run(self) -> None:
         """One process after the other."""
         heart = asyncio.create_task(self._beat())
-        while not self._ending.is_set() and not self._failed:
-            life, how = await self._attend()
-            self._record = self._record.after(life)
-            if self._ending.is_set() or self._failed:
-                break
-            pause_s = self._pause_s(self._record, False)
-            if pause_s is None:
-                times = self._record.failed_starts
-                self._fail(f"its process ended {times} times before it could serve; the last one {how}")
-                break
-            self._report(State.LOADING, f"{self._name}: its process {how}, and is started again")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._ending.wait()
-        await self._ending.wait()
-        heart.cancel()
+        try:
+            while not self._ending.is_set() and not self._failed:
+                await self._live()
+            await self._ending.wait()
+        finally:
+            heart.cancel()
+
+    async def _live(self) -> None:
+        """One process, and the pause after it."""
+        life, how = await self._attend()
+        self._record = self._record.after(life)
+        if self._ending.is_set() or self._failed:
+            return
+        pause_s = self._pause_s(self._record, False)
+        if pause_s is None:
+            times = self._record.failed_starts
+            self._fail(f"its process ended {times} times before it could serve; the last one {how}")
+            return
+        self._report(State.LOADING, f"{self._name}: its process {how}, and is started again")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._ending.wait()
 
     async def _attend(self) -> tuple[Life, str]:
         """One process's life, until it has ended, and how that was."""
