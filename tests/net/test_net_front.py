@@ -143,7 +143,7 @@ def test_what_is_no_json_has_the_status_and_form_of_its_server(
 @pytest.mark.parametrize(
     ("dialect", "method", "target", "status"),
     [
-        ("", "POST", "/v1/models/iris:predict", 404),
+        ("", "POST", "/v1/models/iris:predict", 503),
         ("tensorflow-serving", "POST", "/v1/models/iris:predict", 404),
         ("", "POST", "/v2/models/iris/infer", 503),
         ("triton", "POST", "/v2/models/iris/infer", 400),

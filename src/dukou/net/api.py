@@ -5,11 +5,14 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from dukou.core.errors import Code, DukouError, Reason
-from dukou.core.version import ModelRef
+from dukou.core.version import ModelRef, State
 from dukou.net import status
 from dukou.net.compression import decompress
 from dukou.net.exchange import Answer
 from dukou.wire.codec import Codec
+
+
+_COMING = {State.START.value, State.LOADING.value}
 
 
 class Api(msgspec.Struct, frozen=True):
@@ -18,7 +21,7 @@ class Api(msgspec.Struct, frozen=True):
     Where servers that speak the same protocol differ: `reasons` are the statuses of single reasons, before those of
     their codes; `words` makes the body of an error instead of the codec. `headers` are on every answer. `decompress`
     takes a body's Content-Encoding off (as `dukou.net.compression.decompress` does). `entry` is what its calls are
-    counted as (`dukou.core.entry`).
+    counted as (`dukou.core.entry`). `coming`, unless it is 0, is the status for a version that will be AVAILABLE soon.
     """
 
     codec: Codec
@@ -29,11 +32,14 @@ class Api(msgspec.Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
     decompress: Callable[[bytes, bytes, int], bytes] = decompress
     entry: int = 0
+    coming: int = 0
 
     def refuse(self, error: DukouError) -> Answer:
         """The answer to a call that was refused or failed."""
         code = error.code
         number = self.reasons.get(error.reason) or self.statuses[code]
+        if self.coming and error.facts.get("state") in _COMING:
+            number = self.coming
         headers = self.headers
         retry_s = status.RETRY_AFTER_S.get(code)
         if retry_s is not None and number not in (400, 404):

@@ -68,7 +68,7 @@ def surface(
 ) -> Surface:
     """The HTTP of a dialect. `cors` puts its headers on TensorFlow Serving's answers, whose metrics are at
     `serving_metrics_path` unless that is empty."""
-    tf = _tf_paths(_CORS if cors else (), facts.reloads)
+    tf = _tf_paths(_CORS if cors else (), facts.reloads, coming=0 if dialect else 503)
     metrics_path = serving_metrics_path.encode()
     tf_metrics = {metrics_path: _page(pages.serving_metrics, _V2, in_pool=True)} if metrics_path else {}
     match dialect:
@@ -140,11 +140,18 @@ _NO_CONFIG_FILE = Answer(
 )
 
 
-def _tf_paths(headers: tuple[tuple[bytes, bytes], ...], reloads: bool) -> TfPaths:
-    reasons = {Reason.MODEL_NOT_READY: 404}
+def _tf_paths(headers: tuple[tuple[bytes, bytes], ...], reloads: bool, coming: int) -> TfPaths:
+    """TensorFlow Serving knows of no version before it can be called, and says 404 of one that is loading. `coming` is
+    what is said instead, so that callers come again."""
     predict, classify, regress = (
         Api(
-            codec, status.TF_REST, reasons=reasons, headers=headers, decompress=tf_decompress, entry=entry(verb, "REST")
+            codec,
+            status.TF_REST,
+            reasons={Reason.MODEL_NOT_READY: 404},
+            headers=headers,
+            decompress=tf_decompress,
+            entry=entry(verb, "REST"),
+            coming=coming,
         )
         for codec, verb in ((tf_rest, "predict"), (CLASSIFY, "classify"), (REGRESS, "regress"))
     )
