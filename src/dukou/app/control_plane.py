@@ -283,6 +283,8 @@ class ControlPlane:
             if self.reconciler.changed(version):
                 text = f"model {name!r}, version {number} was changed in place; it is ignored until it is reloaded"
                 self._tell((version, "changed", found.mark), text, logging.WARNING)
+            elif found.error:
+                self._tell((version, "found"), f"model {name!r}, version {number}: {found.error}")
 
     def _tell(self, about: object, text: str, level: int = logging.ERROR) -> None:
         """Log something once, and again only after it has been something else."""
