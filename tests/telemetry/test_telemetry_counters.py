@@ -428,3 +428,16 @@ def test_the_file_is_sparse(counters: Counters, tmp_path: Path) -> None:
 
     status = (tmp_path / "counters-0").stat()
     assert status.st_blocks * 512 < status.st_size / 10
+
+
+def test_what_was_counted_stays_while_its_pages_rest(tmp_path: Path) -> None:
+    """Memory is given back, not counts; and counting goes on."""
+    counters = Counters(tmp_path, 0)
+    refused = RequestRefused(None, Code.NOT_FOUND, 0.0, 1.0)
+    counters(refused)
+
+    counters.rest()
+    counters(refused)
+
+    assert read_totals(tmp_path, [0]).blocks[0].errors == {Code.NOT_FOUND: 2}
+    counters.close()

@@ -158,6 +158,7 @@ class Host:
         self._tell(Applied(wanted.generation, self._versions.reports()))
 
     def _tell_freed(self, generation: int) -> None:
+        self._counters.rest()
         self._tell(Freed(generation))
 
     def _shadowing(self, version: ModelVersion, shadow: Shadow) -> Shadowing:

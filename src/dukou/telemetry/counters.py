@@ -70,6 +70,11 @@ class Counters:
         for version in blocks:
             self._blocks.pop(version, None)
 
+    def rest(self) -> None:
+        """Keep no pages of the file in memory until something is counted again: those of versions that are served no
+        more would stay there. What was counted stays in the file."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
     def sample(self, waiting: Mapping[ModelVersion, int]) -> None:
         """So many requests wait for their execution now. To be told every second or so."""
         self._set_offset()
