@@ -94,12 +94,14 @@ def quantile(counts: Sequence[int], share: float, alpha: float) -> tuple[int, in
     """
     upto = list(accumulate(counts))
     total = upto.pop()
+    needed = lgamma(total + 1.0) + _LOG_PI - log(alpha)
+    less, more = log(share), log1p(-share)
 
     def side(count: int) -> int:
-        counted = Trials(count, total)
-        if factor(counted, share, alpha) > 1.0:
+        others = total - count
+        if lgamma(count + 0.5) + lgamma(others + 0.5) - count * less - others * more < needed:
             return 0
-        return -1 if counted.rate < share else 1
+        return -1 if count < share * total else 1
 
     return bisect_left(upto, 0, key=side) - 1, bisect_left(upto, 1, key=side)
 
