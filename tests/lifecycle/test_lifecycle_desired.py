@@ -377,7 +377,7 @@ sights = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(declarations, overridden, trials, sights)
 def test_whatever_is_asked_what_is_wanted_is_sound(
     declared: Declared, overrides: Overrides, trial: Trial | None, seen: Seen

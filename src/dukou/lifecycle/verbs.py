@@ -11,7 +11,7 @@ import msgspec
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.seen import Seen
-from dukou.lifecycle.desired import back_to, desired, primary, servable
+from dukou.lifecycle.desired import as_loaded, back_to, desired, primary, servable
 from dukou.lifecycle.labels import check_labels
 from dukou.lifecycle.plan import FULL, parse
 from dukou.lifecycle.policy import wanted
@@ -181,19 +181,23 @@ def abort(case: Case, *, now_at: float, why: str = "") -> Change:
 
 
 def load(case: Case, version: int | None) -> Change:
-    """Serve a version beside the others, or the whole model that was unloaded; from their files as they are now."""
+    """Serve a version beside the others, or the whole model that was unloaded; from their files as they are now.
+
+    Also one that has failed to load: this is how an operator has it tried again.
+    """
     overrides = case.overrides
     if version is None:
         overrides = msgspec.structs.replace(overrides, unloaded=False)
         versions: Iterable[int] = desired(case.declared, overrides, None, case.seen).versions
     else:
-        _to_serve(case, version)
+        _check_known(case, version)
         if case.under_way is not None and case.under_way.candidate == version:
             raise _rollout_under_way(case, case.under_way)
         versions = (version,)
-        chosen = desired(case.declared, msgspec.structs.replace(overrides, unloaded=False), None, case.seen).versions
-        loaded = overrides.loaded if version in chosen else _with(overrides.loaded, version)
-        overrides = msgspec.structs.replace(overrides, unloaded=False, loaded=loaded)
+        overrides = msgspec.structs.replace(overrides, unloaded=False)
+        sound = as_loaded(case.seen, (version,), {})
+        if version not in desired(case.declared, overrides, None, sound).versions:
+            overrides = msgspec.structs.replace(overrides, loaded=_with(overrides.loaded, version))
     return Change(_accepting(case, overrides, versions), case.rollout)
 
 
@@ -315,6 +319,14 @@ def _to_serve(case: Case, version: int | None) -> int:
         if highest is None:
             raise _refusal(case, f"there is no version that can be served; {_others(case, None)}")
         return highest
+    _check_known(case, version)
+    if error := case.seen.versions[version].error:
+        raise _refusal(case, f"version {version} cannot be served: {error}")
+    return version
+
+
+def _check_known(case: Case, version: int) -> None:
+    """That the repository has a version, and that it is not barred."""
     if version not in case.seen.versions:
         raise _no_such_version(case, version)
     if version in case.overrides.barred:
@@ -323,9 +335,6 @@ def _to_serve(case: Case, version: int | None) -> int:
             f"version {version} was rolled back and is barred; "
             f"`dukou promote {case.name} --version {version}` lets it answer again",
         )
-    if error := case.seen.versions[version].error:
-        raise _refusal(case, f"version {version} cannot be served: {error}")
-    return version
 
 
 def _needs_rollout(case: Case, verb: str) -> Rollout:
