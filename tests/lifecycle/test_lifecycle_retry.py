@@ -114,3 +114,10 @@ def test_what_is_no_more_is_forgotten() -> None:
 
     assert failures.due(IRIS_2, "a", 100.0)
     assert not failures.due(ModelVersion("wine", 1), "a", 100.0)
+
+
+@pytest.mark.parametrize(("mark", "wanted"), [("a", {2: "no memory"}), ("b", {})])
+def test_the_last_error_is_known_while_it_is_tried_again(mark: str, wanted: dict[int, str]) -> None:
+    """Whoever waits for the version is told; other files have not failed yet."""
+    assert failed(1).last("iris", Seen({2: Found("/iris/2", mark)})) == wanted
+    assert failed(1).last("wine", Seen({2: Found("/wine/2", mark)})) == {}

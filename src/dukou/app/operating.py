@@ -1,7 +1,7 @@
 """What operators, and callers where they are allowed to, ask of the control plane (`dukou.control.operations`)."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -147,14 +147,15 @@ class Operating:
         cause = Cause(who)
         match verb:
             case ReloadFile(model, version):
+                before = set(self._plane.reconciler.models)
                 await self._following.reload_file(cause)
                 await self._loaded(model, version)
+                await self._all_gone(before)
             case ReloadConfig(config):
                 self._allow(bool(self._config.config_file))
                 message = pool.parse("tensorflow.serving.ModelServerConfig", config)
                 await self._following.reload(message, cause)
-                for name in list(self._plane.reconciler.models):
-                    await self._loaded(name, None)
+                await self._all_loaded([model.name for model in message.model_config_list.config])
             case Load(model):
                 self._allow()
                 await self.load(model, None, cause)
@@ -183,6 +184,18 @@ class Operating:
             _log.warning("%s: %s is kept, but not in force in every worker after %g s", model, verb, IN_FORCE_S)
         return self._status(model)
 
+    async def _all_loaded(self, names: Sequence[str]) -> None:
+        """Wait until all that is wanted is AVAILABLE, or has failed, and all else is gone. Raises DukouError."""
+        errors = []
+        for name in names:
+            try:
+                await self._loaded(name, None)
+            except DukouError as error:
+                errors.append(error)
+        await self._plane.until(lambda: self._plane.reconciler.settled, self._load_timeout_s)
+        if errors:
+            raise errors[0]
+
     async def _loaded(self, name: str, version: int | None) -> None:
         """Wait until a version, or all that are wanted of a model, are AVAILABLE. Raises DukouError LOAD_FAILED with
         what went wrong, MODEL_NOT_FOUND, VERSION_NOT_FOUND."""
@@ -194,13 +207,16 @@ class Operating:
         failed: dict[int, str] = {}
 
         def settled() -> bool:
+            if name not in reconciler.models:  # another config has removed it meanwhile
+                return True
             failed.clear()
-            failed.update(reconciler.failed(name))
+            failed.update(reconciler.last_errors(name))
             wanted = (version,) if version is not None else reconciler.aspired(name)
             available = reconciler.available(name)
-            return all(one in available or one in failed for one in wanted) and reconciler.settled
+            return all(one in available or one in failed for one in wanted) and self._plane.in_force(name)
 
         await self._plane.until(settled, self._load_timeout_s)
+        self._plane.model(name)
         available = reconciler.available(name)
         wanted = (version,) if version is not None else reconciler.aspired(name)
         for one in wanted:
@@ -208,6 +224,26 @@ class Operating:
                 state = reconciler.now(name).states.get(one)
                 why = failed.get(one) or f"it is {state.value if state else 'not wanted by the configuration'}"
                 raise DukouError(Reason.LOAD_FAILED, model=name, version=one, detail=why)
+
+    async def _all_loaded(self, before: Collection[str]) -> None:
+        """Wait for every model that is declared, and for those of `before` that are no more. Raises what `_loaded`
+        raises, for the first that fails, when all have been waited for."""
+        problem: DukouError | None = None
+        for name, model in sorted(self._plane.reconciler.models.items()):
+            if model.declared is not None:
+                try:
+                    await self._loaded(name, None)
+                except DukouError as error:
+                    problem = problem or error
+        await self._all_gone(before)
+        if problem is not None:
+            raise problem
+
+    async def _all_gone(self, before: Collection[str]) -> None:
+        """Wait until no worker answers for the models of `before` that are declared no more."""
+        models = self._plane.reconciler.models
+        gone = [name for name in before if name in models and models[name].declared is None]
+        await self._plane.until(lambda: all(self._plane.in_force(name) for name in gone), IN_FORCE_S)
 
     def _differences(self, model: str, primary: int | None, candidate: int | None) -> Sequence[str]:
         """Why the candidate cannot take the primary's calls, as far as that is known before it is loaded."""

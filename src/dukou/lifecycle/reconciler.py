@@ -148,16 +148,22 @@ class Reconciler:
         return found is not None and self._marks.get(version, found.mark) != found.mark
 
     def in_force(self, name: str, now_s: float) -> bool:
-        """Whether every worker shares a model's calls as it should be, as far as that can be."""
-        if not self.settled:
-            return False
-        now, wanted = self.now(name), self.wanted(name, now_s)
-        route = self._table.routes.get(name, Route())
-        return next_action(now, wanted).weights == route.weights and now.weights == route.weights
+        """Whether every worker serves a model as it should be, as far as that can be now."""
+        if name not in self.models:
+            return True
+        now = self.now(name)
+        coming = next_action(now, self.wanted(name, now_s))
+        held = {version.version for version in self._assigned if version.name == name and self.is_wanted(version)}
+        same = set(coming.load) == held and coming.weights == now.weights and dict(coming.labels) == dict(now.labels)
+        return self.settled and same
 
     def failed(self, name: str) -> Mapping[int, str]:
         """The versions whose files, as they are, have failed to load, each with the error."""
         return self._failures.errors(name, self.models[name].seen, math.inf, again=False)
+
+    def last_errors(self, name: str) -> Mapping[int, str]:
+        """The versions whose files, as they are, have failed to load so far, those that are tried again included."""
+        return self._failures.last(name, self.models[name].seen)
 
     def aspired(self, name: str) -> tuple[int, ...]:
         """What would be served if everything could be loaded, highest first."""

@@ -73,18 +73,25 @@ class Failures:
         Without `again`, for where a try costs what is served meanwhile, that is every one whose files have failed, as
         long as there are others, which are not `barred`.
         """
-        failed = {
-            version.version: failure
-            for version, failure in self._failures.items()
-            if version.name == name
-            and version.version in seen.versions
-            and failure.mark == seen.versions[version.version].mark
-        }
+        failed = self._of(name, seen)
         others = any(not found.error for version, found in seen.versions.items() if version not in {*failed, *barred})
         return {
             version: failure.error
             for version, failure in failed.items()
             if (others and not again) or not self.due(ModelVersion(name, version), failure.mark, now_s)
+        }
+
+    def last(self, name: str, seen: Seen) -> Mapping[int, str]:
+        """The versions of a model whose files, as they are, have failed, each with the error of its last try."""
+        return {version: failure.error for version, failure in self._of(name, seen).items()}
+
+    def _of(self, name: str, seen: Seen) -> Mapping[int, Failure]:
+        return {
+            version.version: failure
+            for version, failure in self._failures.items()
+            if version.name == name
+            and version.version in seen.versions
+            and failure.mark == seen.versions[version.version].mark
         }
 
     def forget(self, lives: Callable[[ModelVersion], bool]) -> None:
