@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import BatchRan, Event
+from dukou.core.message import Copy
 from dukou.core.model import ModelVersion
 from dukou.core.tensor import Tensors
 from dukou.testing.clock import HandClock
@@ -707,3 +708,51 @@ def test_every_caller_gets_exactly_its_own(
         run(loop, main)
     finally:
         logging.getLogger("dukou.engine").setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("cost_s", [0.0, None], ids=["inline", "thread"])
+def test_a_tap_is_told_of_each_batch_after_its_answers(cost_s: float | None) -> None:
+    """Once for each execution, with what was joined and all that came of it; never of one that failed."""
+    copies: list[Copy] = []
+    answered: list[int] = []
+
+    async def main() -> None:
+        world = DriverWorld()
+        model = Double(lambda values: ValueError("no") if values == [7.0] else None)
+        with batcher(model, cost_s=cost_s) as stage:
+
+            def tap(copy: Copy) -> None:
+                copies.append(copy)
+                answered.append(sum(caller.told.times for caller in callers))
+
+            stage.tap = tap
+            callers = [world.start(stage.infer(request(*values))) for values in ([1.0], [2.0, 3.0])]
+            for caller in callers:
+                await caller.wait()
+            await world.start(stage.infer(request(7.0))).wait()
+            stage.tap = None
+            await world.start(stage.infer(request(4.0))).wait()
+
+    run("uvloop", main)
+
+    (copy,) = copies
+    assert (copy.version, copy.signature, copy.rows) == (ModelVersion("m", 1), "serving_default", 3)
+    assert copy.inputs["x"][:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert copy.outputs["y"][:, 0].tolist() == [2.0, 4.0, 6.0]
+    assert answered == [2]
+
+
+def test_a_tap_that_fails_costs_nobody_their_answer() -> None:
+    """It is a defect, told to the loop's exception handler."""
+    heard: list[dict[str, Any]] = []
+
+    async def main() -> list[list[float]]:
+        told = complaints()
+        with batcher(Double()) as stage:
+            stage.tap = lambda copy: 1 / 0
+            said = (await DriverWorld().start(stage.infer(request(1.0))).wait()).value
+        heard[:] = told
+        return said.outputs["y"].tolist()  # type: ignore[no-any-return]
+
+    assert run("uvloop", main) == answer(1.0)
+    assert [each["message"] for each in heard] == ["a tap failed"]
