@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,7 +174,7 @@ class Swapping:
             self.supervisor.apply([self._assignment(after), self._assignment(self._now)])
             await self._available(after)
             generation = self.supervisor.apply([self._assignment(after)])
-            await self._until(lambda: self._freed >= generation)
+            await self._gone(generation)
             self._now = after
             memory[after] = worker.memory_info().rss
 
@@ -187,9 +187,12 @@ class Swapping:
             lambda: any(one.id == version and one.state is State.AVAILABLE for one in self._applied.reports)
         )
 
-    async def _until(self, reached: object) -> None:
+    async def _gone(self, generation: int) -> None:
+        await self._until(lambda: self._freed >= generation)
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
         async with asyncio.timeout(LIMIT_S), self._news:
-            await self._news.wait_for(reached)  # type: ignore[arg-type]
+            await self._news.wait_for(reached)
 
     def _wake(self) -> None:
         async def wake() -> None:
@@ -282,8 +285,8 @@ def report(windows: Sequence[Window], memory: dict[int, int], folder: Path) -> N
     last = max(memory)
     first = min(5, last)
     print(
-        f"\nResident memory of the worker: {memory[first] / 1e6:.1f} MB after swap {first}, {memory[last] / 1e6:.1f} MB "
-        f"after swap {last} ({memory[last] / memory[first] - 1:+.1%})."
+        f"\nResident memory of the worker: {memory[first] / 1e6:.1f} MB after swap {first}, "
+        f"{memory[last] / 1e6:.1f} MB after swap {last} ({memory[last] / memory[first] - 1:+.1%})."
     )
 
 

@@ -139,6 +139,8 @@ class Versions:
         if before is not None and _same_load(before.assignment, assignment):
             before.assignment = assignment
             return before, False
+        if before is not None and before.report.state is State.LOADING:
+            self._leaving[before] = self._generation  # until its load has ended
         report = LoadReport(assignment.id, State.LOADING, attempt=assignment.attempt)
         if before is not None and before.held is not None:  # it answers until the new one does
             return _Entry(assignment, before.served, report, before.held), True

@@ -11,7 +11,6 @@ from dukou.net.compression import decompress
 from dukou.net.exchange import Answer
 from dukou.wire.codec import Codec
 
-
 _COMING = {State.START.value, State.LOADING.value}
 
 
