@@ -16,7 +16,7 @@ from dukou.config.load import nearest
 from dukou.control.answers import Models
 from dukou.control.operations import ModelStatus
 from dukou.lifecycle.plan import Step
-from dukou.lifecycle.rollout import Rollout
+from dukou.lifecycle.rollout import Rollout, Status
 
 Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]
 Why = Annotated[str, Parameter(help="Why, for the history.", show_default=False)]
@@ -73,12 +73,12 @@ def brief(status: ModelStatus) -> str:
 
 
 def said(rollout: Rollout) -> str:
-    """A rollout in one line: from where to where, its status and step, and why."""
+    """A rollout in one line: from where to where, its status and step, and why where it does not just go on."""
     text = f"rollout {rollout.primary} → {rollout.candidate} {rollout.status.value}"
     steps = rollout.plan.steps
     if rollout.status.under_way and steps:
         text += f" at step {rollout.step + 1} of {len(steps)} ({shares(steps[rollout.step])})"
-    return f"{text}: {rollout.reason}" if rollout.reason else text
+    return text if rollout.status is Status.RUNNING or not rollout.reason else f"{text}: {rollout.reason}"
 
 
 def shares(step: Step) -> str:

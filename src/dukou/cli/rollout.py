@@ -121,7 +121,8 @@ class Changes:
         self._last = now
         where = f", step {step['number']} of {len(report['steps'])} ({step['kind']})" if step else ""
         pair = f"{report['primary']} → {report['candidate']}"
-        print(f"{report['model']} {pair}: {report['status']}{where}: {report['reason']}", flush=True)
+        why = "" if report["status"] == Status.RUNNING.value else f": {report['reason']}"
+        print(f"{report['model']} {pair}: {report['status']}{where}{why}", flush=True)
         if report["status"] == Status.HELD.value:
             name = report["model"]
             print(f"  for you to decide: dukou promote {name}, or dukou rollback {name}", flush=True)
