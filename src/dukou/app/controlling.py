@@ -6,6 +6,9 @@ Imported after the workers are started, while they import what they need.
 import asyncio
 import hashlib
 import logging
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from socket import socket
@@ -19,6 +22,7 @@ from dukou.app.judging import Judging
 from dukou.app.measuring import Counted
 from dukou.app.operating import Operating
 from dukou.app.program import program
+from dukou.app.state import PREFIX
 from dukou.config import AdminConfig, Config, token_file
 from dukou.control.replicas import Replica, Replicas
 from dukou.control.store import Store
@@ -39,6 +43,9 @@ _BEAT_S = 0.5
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 
+_LONGEST_FOLDER = 80
+"""In bytes; the path of a Unix socket has 107 at most, 103 on macOS."""
+
 _log = logging.getLogger("dukou.control")
 
 
@@ -53,6 +60,9 @@ class Controlling:
         self._state = state
         models, load_timeout_s = config.models, config.server.load_timeout_s
         self._publish = publish
+        long = len(os.fsencode(state.absolute())) > _LONGEST_FOLDER
+        self._short = tempfile.mkdtemp(prefix=PREFIX) if long else ""
+        self._sockets = Path(self._short or state.absolute())
         self._listening: socket | None = None
         self._blocks = Blocks()
         self._store = Store.open(state / STORE)
@@ -122,6 +132,8 @@ class Controlling:
         if self._listening is not None:
             self._listening.close()
         self._store.close()
+        if self._short:
+            shutil.rmtree(self._short, ignore_errors=True)
 
     def _tell(self, table: Apply) -> int:
         self._blocks.keep({one.id for one in table.assignments})
@@ -138,7 +150,7 @@ class Controlling:
     def _address(self, version: ModelVersion) -> str:
         """The socket of a version's model process; its path has to be short, and names may be long."""
         name = hashlib.sha256(f"{version.name}/{version.version}".encode()).hexdigest()[:16]
-        return str(self._state / f"{name}.sock")
+        return str(self._sockets / f"{name}.sock")
 
     async def _beat(self) -> None:
         while True:

@@ -154,8 +154,9 @@ class Operating:
             case ReloadConfig(config):
                 self._allow(bool(self._config.config_file))
                 message = pool.parse("tensorflow.serving.ModelServerConfig", config)
+                before = set(self._plane.reconciler.models)
                 await self._following.reload(message, cause)
-                await self._all_loaded([model.name for model in message.model_config_list.config])
+                await self._all_loaded([model.name for model in message.model_config_list.config], before)
             case Load(model):
                 self._allow()
                 await self.load(model, None, cause)
@@ -184,15 +185,16 @@ class Operating:
             _log.warning("%s: %s is kept, but not in force in every worker after %g s", model, verb, IN_FORCE_S)
         return self._status(model)
 
-    async def _all_loaded(self, names: Sequence[str]) -> None:
-        """Wait until all that is wanted is AVAILABLE, or has failed, and all else is gone. Raises DukouError."""
+    async def _all_loaded(self, names: Sequence[str], before: Collection[str]) -> None:
+        """Wait until all that is wanted of these models is AVAILABLE or has failed, and those of `before` that are
+        declared no more are gone. Raises DukouError: the first failure."""
         errors = []
         for name in names:
             try:
                 await self._loaded(name, None)
             except DukouError as error:
                 errors.append(error)
-        await self._plane.until(lambda: self._plane.reconciler.settled, self._load_timeout_s)
+        await self._all_gone(before)
         if errors:
             raise errors[0]
 
@@ -224,20 +226,6 @@ class Operating:
                 state = reconciler.now(name).states.get(one)
                 why = failed.get(one) or f"it is {state.value if state else 'not wanted by the configuration'}"
                 raise DukouError(Reason.LOAD_FAILED, model=name, version=one, detail=why)
-
-    async def _all_loaded(self, before: Collection[str]) -> None:
-        """Wait for every model that is declared, and for those of `before` that are no more. Raises what `_loaded`
-        raises, for the first that fails, when all have been waited for."""
-        problem: DukouError | None = None
-        for name, model in sorted(self._plane.reconciler.models.items()):
-            if model.declared is not None:
-                try:
-                    await self._loaded(name, None)
-                except DukouError as error:
-                    problem = problem or error
-        await self._all_gone(before)
-        if problem is not None:
-            raise problem
 
     async def _all_gone(self, before: Collection[str]) -> None:
         """Wait until no worker answers for the models of `before` that are declared no more."""
