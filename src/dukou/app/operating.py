@@ -91,7 +91,10 @@ class Operating:
     async def load(self, model: str, version: int | None, by: Cause) -> ModelStatus:
         """Load a version or the model, anew where files have changed; returns when it is AVAILABLE or has failed."""
         await self._following.look_until_still()
-        self._commit("load", model, by, verbs.load(self._plane.case(model), version))
+        change = verbs.load(self._plane.case(model), version)
+        self._plane.reconciler.retry(model, version)
+        self._commit("load", model, by, change)
+        self._plane.reconcile()
         await self._loaded(model, version)
         return self._status(model)
 

@@ -93,7 +93,8 @@ class Reconciler:
         """The workers' merged answer to a table."""
         self._applied = applied
         for report in applied.reports:
-            self._note(report, now_s)
+            if applied.generation >= self._since.get(report.id, 0):  # else it tells of a try before the last
+                self._note(report, now_s)
         self._reports = {report.id: report for report in applied.reports}
 
     def freed(self, generation: int) -> None:
@@ -104,6 +105,11 @@ class Reconciler:
     def shadow_heard(self, report: LoadReport) -> None:
         """A model process tells how it is."""
         self._shadow_reports[report.id] = report
+
+    def retry(self, name: str, version: int | None) -> None:
+        """Try a version, or all of a model, again at once, though it has failed before."""
+        for number in self.models[name].seen.versions if version is None else (version,):
+            self._failures.succeeded(ModelVersion(name, number))
 
     # What is known.
 
@@ -143,9 +149,11 @@ class Reconciler:
         return tuple(sorted((number for number, state in states.items() if state is State.AVAILABLE), reverse=True))
 
     def changed(self, version: ModelVersion) -> bool:
-        """Whether a loaded version's files are not those that were loaded."""
+        """Whether the files of an AVAILABLE version are not those that were loaded; a failed one is tried again."""
         found = self.models[version.name].seen.versions.get(version.version)
-        return found is not None and self._marks.get(version, found.mark) != found.mark
+        if found is None or version.version not in self.available(version.name):
+            return False
+        return self._marks.get(version, found.mark) != found.mark
 
     def in_force(self, name: str, now_s: float) -> bool:
         """Whether every worker serves a model as it should be, as far as that can be now."""
@@ -211,8 +219,10 @@ class Reconciler:
         if model.declared is None:
             return Wanted()
         preserving = (model.overrides.strategy or model.declared.strategy) is Strategy.AVAILABILITY_PRESERVING
-        failed = self._failures.errors(name, model.seen, now_s, again=preserving)
-        seen = as_loaded(model.seen, self.available(name), failed)
+        barred = model.overrides.barred
+        failed = self._failures.errors(name, model.seen, now_s, again=preserving, barred=barred)
+        seen = msgspec.structs.replace(model.seen, problem=model.problem)
+        seen = as_loaded(seen, self.available(name), failed)
         return desired(model.declared, model.overrides, trial_of(model.rollout), seen)
 
     # What is decided.
@@ -347,10 +357,13 @@ class Reconciler:
             self._failures.succeeded(report.id)
 
     def _forget(self) -> None:
-        """Let go of models that are declared no more and of which nothing is left."""
+        """Let go of models that are declared no more and of which nothing is left, and of what failed and has gone."""
         for name, model in list(self.models.items()):
             if model.declared is None and not self.now(name).states:
                 del self.models[name]
+        self._failures.forget(
+            lambda version: version.name in self.models and version.version in self.models[version.name].seen.versions
+        )
 
 
 def trial_of(rollout: Rollout | None) -> Trial | None:
