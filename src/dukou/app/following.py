@@ -29,7 +29,7 @@ _log = logging.getLogger("dukou.control")
 class Following:
     """Declares models to the control plane: by the settings, or by the config file, which then says everything.
 
-    `places` are the user's paths as `dukou.app.declare.settle` tells them. Looks take turns; each runs in a thread.
+    `places` are the user's paths as `dukou.app.declare.places` tells them. Looks take turns; each runs in a thread.
     """
 
     def __init__(self, plane: ControlPlane, config: ModelsConfig, places: tuple[Place, ...]) -> None:
