@@ -49,6 +49,7 @@ FRAMEWORKS = {
     "sqlite3": {"control/store.py"},
     "ngh2": {"net/http2.py"},
     "grpc": {"client/grpc.py"},
+    "watchfiles": {"repository/watch.py"},
     "google": {"protos/pool.py", "protos/text.py", "protos/tree.py", "protos/weight.py"},
 }
 CORE_MAY = {"msgspec", "numpy", "dukou"}
