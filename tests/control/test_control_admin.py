@@ -12,7 +12,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from control.admin_server import TOKEN, VERSION, AdminServer, MemoryModel, MemoryOperations, admin_server
-from dukou.control.admin import MAX_BODY_BYTES
+from dukou.control.door import MAX_BODY_BYTES
 from dukou.core.errors import DukouError, Reason
 
 pytestmark = pytest.mark.socket

@@ -1,48 +1,37 @@
 """The admin API: what an operator can ask of a running server, as resources over HTTP, described by OpenAPI.
 
-FastAPI and uvicorn are imported here and nowhere else, after the workers are started: they take 0.4 s and 22 MB.
+FastAPI and uvicorn are imported here and in `dukou.control.door` only, after the workers are started: they take 0.4 s and 22 MB.
 """
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping
-from typing import Annotated, Any, TypeAlias
-from urllib.parse import unquote, urlsplit
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from typing import Annotated, Any
+from urllib.parse import unquote
 
 import msgspec
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from dukou.control.answers import Health, History, Models, Refusal, Taken
+from dukou.control.door import HEALTH, Door, answer, refuse
 from dukou.control.operations import Cause, ModelStatus, Operations, Outcome
-from dukou.control.token import same
-from dukou.core.errors import Code, DukouError, Reason
+from dukou.core.errors import DukouError
 from dukou.lifecycle.measured import Counts, Measured
 from dukou.lifecycle.report import report
-from dukou.net.status import CODES, HTTP, RETRY_AFTER_S
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-MAX_BODY_BYTES = 1024 * 1024
-MAX_DISCARDED_BYTES = 16 * MAX_BODY_BYTES
-BODY_TIMEOUT_S = 20.0
 MAX_CONNECTIONS = 256
 STOP_S = 5.0
 """How long requests under way may take once the server stops."""
 
 MAX_OUTCOMES = 10_000
 MAX_HISTORY = 10_000
-HEALTH = "/health"
 
-_log = logging.getLogger("dukou.admin")
 
 _DESCRIPTION = """\
 Every call but `GET /health` needs `Authorization: Bearer TOKEN`, with the token of the file that the server made on its
@@ -127,15 +116,15 @@ def make_app(operations: Operations, token: str, version: str, hosts: Collection
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
-        responses={"default": _answer(Refusal)},
+        responses={"default": _told(Refusal)},
     )
     app.include_router(_about(version))
     app.include_router(_reads(operations), prefix="/v1")
     app.include_router(_changes(operations), prefix="/v1")
-    app.add_exception_handler(DukouError, _refuse)
-    app.add_exception_handler(HTTPException, _refuse)
-    app.add_exception_handler(RequestValidationError, _refuse)
-    app.add_middleware(_Door, token=token, hosts=frozenset(hosts))
+    app.add_exception_handler(DukouError, refuse)
+    app.add_exception_handler(HTTPException, refuse)
+    app.add_exception_handler(RequestValidationError, refuse)
+    app.add_middleware(Door, token=token, hosts=frozenset(hosts))
     _describe(app)
     return app
 
@@ -143,10 +132,10 @@ def make_app(operations: Operations, token: str, version: str, hosts: Collection
 def _about(version: str) -> APIRouter:
     router = APIRouter()
 
-    @router.get(HEALTH, responses={200: _answer(Health)})
+    @router.get(HEALTH, responses={200: _told(Health)})
     async def health() -> Response:
         """Whether the control plane answers; needs no token."""
-        return _json(Health(version))
+        return answer(Health(version))
 
     return router
 
@@ -154,39 +143,39 @@ def _about(version: str) -> APIRouter:
 def _reads(operations: Operations) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/models", responses={200: _answer(Models)})
+    @router.get("/models", responses={200: _told(Models)})
     async def models() -> Response:
         """Every model with its versions and how its calls are shared."""
-        return _json(Models([_short(each) for each in operations.status()]))
+        return answer(Models([_short(each) for each in operations.status()]))
 
-    @router.get("/models/{name}", responses={200: _answer(ModelStatus)})
+    @router.get("/models/{name}", responses={200: _told(ModelStatus)})
     async def model(name: _Name) -> Response:
         """One model with its versions and how its calls are shared."""
-        return _json(_short(operations.status(name)[0]))
+        return answer(_short(operations.status(name)[0]))
 
     @router.get("/models/{name}/rollout", responses={200: _REPORT})
     async def rollout(name: _Name) -> Response:
         """The rollout under way, or the last one: what was measured and what follows from it."""
-        return _json(report(operations.rollout(name)))
+        return answer(report(operations.rollout(name)))
 
     limit = Annotated[int, Query(ge=1, le=MAX_HISTORY)]
 
-    @router.get("/models/{name}/history", responses={200: _answer(History)})
+    @router.get("/models/{name}/history", responses={200: _told(History)})
     async def model_history(name: _Name, limit: limit = 100) -> Response:
         """What was changed about a model, the latest first."""
-        return _json(History([*operations.history(name, limit)]))
+        return answer(History([*operations.history(name, limit)]))
 
-    @router.get("/history", responses={200: _answer(History)})
+    @router.get("/history", responses={200: _told(History)})
     async def history(limit: limit = 100) -> Response:
         """What was changed, the latest first."""
-        return _json(History([*operations.history("", limit)]))
+        return answer(History([*operations.history("", limit)]))
 
     return router
 
 
 def _changes(operations: Operations) -> APIRouter:
     router = APIRouter()
-    status: dict[int | str, dict[str, Any]] = {200: _answer(ModelStatus)}
+    status: dict[int | str, dict[str, Any]] = {200: _told(ModelStatus)}
 
     def add(verb: str, act: Callable[..., Awaitable[Response]], text: str) -> None:
         path = "/models/{name}:" + verb
@@ -194,21 +183,21 @@ def _changes(operations: Operations) -> APIRouter:
 
     def plain(verb: str, act: Callable[[str, Cause], Awaitable[ModelStatus]], text: str) -> None:
         async def change(name: _Name, caller: _Caller, body: Change | None = None) -> Response:
-            return _json(_short(await act(name, Cause(caller, body.why if body else ""))))
+            return answer(_short(await act(name, Cause(caller, body.why if body else ""))))
 
         add(verb, change, text)
 
     def versioned(verb: str, act: Callable[[str, int | None, Cause], Awaitable[ModelStatus]], text: str) -> None:
         async def change(name: _Name, caller: _Caller, body: VersionChange | None = None) -> Response:
             body = body or VersionChange()
-            return _json(_short(await act(name, body.version, Cause(caller, body.why))))
+            return answer(_short(await act(name, body.version, Cause(caller, body.why))))
 
         add(verb, change, text)
 
     async def deploy(name: _Name, caller: _Caller, body: DeployChange | None = None) -> Response:
         body = body or DeployChange()
         by = Cause(caller, body.why)
-        return _json(_short(await operations.deploy(name, body.version, body.plan, body.manual, by)))
+        return answer(_short(await operations.deploy(name, body.version, body.plan, body.manual, by)))
 
     add("deploy", deploy, "Let a version answer, by a plan or at once. Answered when accepted.")
     plain(
@@ -224,20 +213,20 @@ def _changes(operations: Operations) -> APIRouter:
     @router.put("/models/{name}/labels/{label}", responses=status)
     async def label(name: _Name, label: _Name, caller: _Caller, body: LabelChange) -> Response:
         """Let a label name a version."""
-        return _json(_short(await operations.label(name, label, body.version, Cause(caller, body.why))))
+        return answer(_short(await operations.label(name, label, body.version, Cause(caller, body.why))))
 
     @router.delete("/models/{name}/labels/{label}", responses=status)
     async def unlabel(
         name: _Name, label: _Name, caller: _Caller, why: Annotated[str, Query(max_length=1000)] = ""
     ) -> Response:
         """Take a label away."""
-        return _json(_short(await operations.label(name, label, None, Cause(caller, why))))
+        return answer(_short(await operations.label(name, label, None, Cause(caller, why))))
 
-    @router.post("/models/{name}/outcomes", responses={200: _answer(Taken)})
+    @router.post("/models/{name}/outcomes", responses={200: _told(Taken)})
     async def outcomes(name: _Name, caller: _Caller, body: OutcomesGiven) -> Response:
         """Labels that came back, for judging the rollout under way."""
         came = [Outcome(each.version, each.right, each.count) for each in body.outcomes]
-        return _json(Taken(await operations.outcomes(name, came, Cause(caller, body.why))))
+        return answer(Taken(await operations.outcomes(name, came, Cause(caller, body.why))))
 
     return router
 
@@ -252,158 +241,7 @@ def _short(status: ModelStatus) -> ModelStatus:
     return msgspec.structs.replace(status, rollout=rollout)
 
 
-def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    body = msgspec.json.encode(value) + b"\n"
-    return Response(
-        body, status, headers={"cache-control": "no-store", **(headers or {})}, media_type="application/json"
-    )
-
-
-def _refuse(request: Request, error: Exception) -> Response:
-    """What went wrong as `{"error", "code"}`. INTERNAL carries no text of the error: the log does."""
-    headers: dict[str, str] = {}
-    match error:
-        case DukouError():
-            code, text, status = error.code, str(error), HTTP[error.code]
-            if code in RETRY_AFTER_S:
-                headers["retry-after"] = str(RETRY_AFTER_S[code])
-        case RequestValidationError():
-            code, text, status = Code.INVALID_ARGUMENT, _what_is_wrong(request, error), 400
-        case HTTPException():
-            status = error.status_code
-            code = CODES.get(status, Code.INTERNAL)
-            text = f"{request.method} {request.url.path}: {error.detail}"
-            headers |= error.headers or {}
-        case _:
-            code, text, status = Code.INTERNAL, Reason.INTERNAL.text, 500
-    return _json(Refusal(text, code.value), status, headers)
-
-
-def _what_is_wrong(request: Request, error: RequestValidationError) -> str:
-    kind = request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip() != "application/json" and request.headers.get("content-length", "0") != "0":
-        return f"the body is {kind or 'of no type'}; send JSON and say so: content-type: application/json"
-    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-
-
-class _Door:
-    """ASGI: lets in who has the token, and nothing that a browser sends from a page of somebody else.
-
-    A page cannot know the token; a Host that is no address of ours (DNS rebinding) and an Origin are refused all the
-    same, so that it cannot even try. Bodies are read here, bounded in size and time. Routes see the path as it came, so
-    that names may hold what is percent-encoded.
-    """
-
-    def __init__(
-        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], token: str, hosts: frozenset[str]
-    ) -> None:
-        self._app = app
-        self._token = token
-        self._hosts = hosts | {"localhost"}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            return
-        scope["path"] = scope["raw_path"].decode("ascii", "replace")
-        request, coming = Request(scope), _Body(receive)
-        try:
-            self._check(request)
-            body = await coming.read()
-        except DukouError as error:
-            await coming.discard()
-            response = _refuse(request, error)
-            response.headers["connection"] = "close"
-            if error.code is Code.UNAUTHENTICATED:
-                response.headers["www-authenticate"] = "Bearer"
-            await response(scope, receive, send)
-            return
-        try:
-            await self._app(scope, _then(body, receive), send)
-        except Exception as error:
-            _log.exception("%s %s failed", request.method, request.url.path)
-            await _refuse(request, error)(scope, receive, send)
-
-    def _check(self, request: Request) -> None:
-        hosts = request.headers.getlist("host")
-        if len(hosts) != 1 or not self._ours(hosts[0]):
-            raise DukouError(Reason.CALLER_REFUSED, detail=f"Host is {hosts}: call an address or localhost")
-        if "origin" in request.headers:
-            raise DukouError(Reason.CALLER_REFUSED, detail="pages in browsers (Origin) may not call this")
-        if request.method == "GET" and request.url.path == HEALTH:
-            return
-        scheme, _, said = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not said:
-            raise DukouError(Reason.TOKEN_WRONG, detail="this needs `Authorization: Bearer TOKEN`")
-        if not same(self._token, said.strip()):
-            raise DukouError(Reason.TOKEN_WRONG, detail="that is not this server's token")
-
-    def _ours(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            if name in self._hosts:
-                return True
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
-
-
-class _Body:
-    """The body of a request as it comes in, within BODY_TIMEOUT_S."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._until = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
-        self._ended = False
-
-    async def read(self) -> bytes:
-        """All of it. Raises DukouError BODY_TOO_LARGE, DEADLINE_EXCEEDED, CANCELLED when the caller goes."""
-        chunks: list[bytes] = []
-        room = MAX_BODY_BYTES
-        while not self._ended:
-            chunks.append(await self._chunk())
-            room -= len(chunks[-1])
-            if room < 0:
-                raise DukouError(Reason.BODY_TOO_LARGE, wanted=MAX_BODY_BYTES)
-        return b"".join(chunks)
-
-    async def discard(self) -> None:
-        """Take what is left, within bounds: a caller who is still sending may never see the answer."""
-        room = MAX_DISCARDED_BYTES
-        with contextlib.suppress(DukouError):
-            while not self._ended and room > 0:
-                room -= len(await self._chunk())
-
-    async def _chunk(self) -> bytes:
-        try:
-            async with asyncio.timeout_at(self._until):
-                message = await self._receive()
-        except TimeoutError:
-            self._ended = True
-            raise DukouError(Reason.DEADLINE_EXCEEDED) from None
-        self._ended = not message.get("more_body", False)
-        if message["type"] != "http.request":
-            raise DukouError(Reason.CANCELLED)
-        chunk: bytes = message.get("body", b"")
-        return chunk
-
-
-def _then(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body, then what comes after it."""
-    given = False
-
-    async def again() -> MutableMapping[str, Any]:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
-
-
-def _answer(kind: type) -> dict[str, Any]:
+def _told(kind: type) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"description": (kind.__doc__ or "").strip(), "content": {"application/json": {"schema": schema}}}
 
