@@ -1,6 +1,7 @@
 """The admin API: what an operator can ask of a running server, as resources over HTTP, described by OpenAPI.
 
-FastAPI and uvicorn are imported here and in `dukou.control.door` only, after the workers are started: they take 0.4 s and 22 MB.
+FastAPI is imported here and in `dukou.control.door` only, uvicorn here, after the workers are started: they take 0.4 s
+and 22 MB.
 """
 
 import asyncio
