@@ -489,3 +489,16 @@ def test_files_that_are_deleted_while_they_are_listed_do_no_harm(iris: Path) -> 
     finally:
         stop.set()
         thread.join(10)
+
+
+def test_what_is_known_to_be_broken_is_not_looked_into_again(iris: Path) -> None:
+    """Thousands of such versions would be gone through at every look."""
+    for number in range(5):
+        (iris / str(number)).mkdir()
+    asked: list[list[int]] = []
+    look = Look(quiet_s=0.0)
+
+    for _ in range(2):
+        look.see("iris", iris, wanted=lambda numbers: asked.append(list(numbers)) or asked[-1][:1])
+
+    assert asked == [[4, 3, 2, 1, 0], [3, 2, 1, 0], [2, 1, 0], [1, 0], [0], [], []]

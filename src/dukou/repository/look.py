@@ -82,7 +82,8 @@ class Look:
             if found is not None:
                 known[number] = found
         self._known[key] = known
-        good, judged = set(known), set[int]()
+        good = {number for number, one in known.items() if not one.is_wrong()}
+        judged: set[int] = set()
         while more := set(wanted(sorted(good, reverse=True))) - judged:
             judged |= more
             for number in more:
@@ -139,6 +140,10 @@ class _Known(msgspec.Struct):
     arriving: bool = False
     whole: bool | None = None
     wrong: str | None = None
+
+    def is_wrong(self) -> bool:
+        """Whether an error has been told of the files as they are."""
+        return self.told is not None and self.told.mark == self.mark and bool(self.told.error)
 
 
 def _judge(known: _Known, place: _Place) -> None:
