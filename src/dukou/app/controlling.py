@@ -23,9 +23,10 @@ from dukou.app.measuring import Counted
 from dukou.app.operating import Operating
 from dukou.app.program import program
 from dukou.app.state import PREFIX
-from dukou.config import AdminConfig, Config, token_file
+from dukou.config import AdminConfig, Config, parse_address, token_file
 from dukou.control.replicas import Replica, Replicas
 from dukou.control.store import Store
+from dukou.control.token import read_or_make
 from dukou.core.clock import monotonic, wall
 from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Applied, Apply, Assignment
@@ -64,6 +65,7 @@ class Controlling:
         self._short = tempfile.mkdtemp(prefix=PREFIX) if long else ""
         self._sockets = Path(self._short or state.absolute())
         self._listening: socket | None = None
+        self._token = ""
         self._blocks = Blocks()
         self._store = Store.open(state / STORE)
         failures = Failures(models.load_retries, models.load_retry_s)
@@ -88,6 +90,10 @@ class Controlling:
     async def begin(self) -> tuple[str, ...]:
         """Publish the first table; returns warnings. Raises DukouError for what cannot be served."""
         self._listening = self._listen()
+        if self._listening is not None:
+            self._token = read_or_make(token_file(self._config.admin))
+        if self._store.problem:
+            _log.error("%s", self._store.problem)
         warnings = await self._following.begin()
         self._reconciler.resume(self._store.published())
         self._plane.reconcile()
@@ -162,11 +168,11 @@ class Controlling:
         """The admin API."""
         if self._listening is None:
             return
-        path = token_file(self._config.admin)
-        app = await asyncio.to_thread(_make_admin, self._operating, path)
+        host, _ = parse_address(self._config.admin.listen)
+        app = await asyncio.to_thread(_make_admin, self._operating, self._token, host)
         from dukou.control.admin import serve_admin
 
-        _log.debug("admin API at http://%s, its token in %s", describe(self._listening), path)
+        _log.debug("admin API at http://%s", describe(self._listening))
         await serve_admin(app, self._listening)
 
     def _listen(self) -> socket | None:
@@ -205,10 +211,9 @@ async def _again(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _make_admin(operating: Operating, token: Path) -> Any:
+def _make_admin(operating: Operating, token: str, host: str) -> Any:
     """In a thread: importing what the admin API needs takes long."""
     from dukou import __version__
     from dukou.control.admin import make_app
-    from dukou.control.token import read_or_make
 
-    return make_app(operating, read_or_make(token), __version__)
+    return make_app(operating, token, __version__, [host])

@@ -20,6 +20,8 @@ from dukou.lifecycle.rollout import Rollout
 from dukou.lifecycle.strategy import next_action
 from dukou.lifecycle.wanted import Declared, Next, Now, Overrides, Strategy, Trial, Wanted
 
+_ON_TRIAL = "it is a shadow, which gets copies and answers nobody"
+
 
 class Model(msgspec.Struct):
     """What is known of one model. `declared` is None once it is declared no more; it is forgotten when nothing of it is
@@ -241,6 +243,8 @@ class Reconciler:
             shadows: tuple[Shadow, ...] = ()
             if wanted.shadow is not None:
                 version = ModelVersion(name, wanted.shadow.version)
+                if version.version not in {*coming.load, *coming.announce}:  # whoever sends copies counts them
+                    assignments.append(self._assign(version, State.START, why=_ON_TRIAL))
                 processes[version] = self._assign(version, State.AVAILABLE, process=self._address_of(version))
                 report = self._shadow_reports.get(version)
                 if report is not None and report.state is State.AVAILABLE:
@@ -300,7 +304,7 @@ class Reconciler:
         return Assignment(
             version,
             found.folder,
-            self._block_of(version) if loaded else 0,
+            self._block_of(version) if state is not State.END else 0,
             dict(options) if loaded else {},
             state,
             why,
