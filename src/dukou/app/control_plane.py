@@ -56,6 +56,7 @@ class ControlPlane:
         self._wall_clock = wall_clock
         self._turned = asyncio.Event()
         self._told: dict[object, object] = {}  # what was logged last, by what it is about
+        self._announced = False
         self._caused: set[str] = set()  # models whose next change of weights is a verb's or the judge's
 
     # What is observed.
@@ -82,6 +83,7 @@ class ControlPlane:
                 self._tell((report.id, "load"), report.error)
             for warning in report.warnings:
                 self._tell((report.id, warning), warning, logging.WARNING)
+        self._announced = True
         self.reconcile()
 
     def freed(self, generation: int) -> None:
@@ -287,10 +289,12 @@ class ControlPlane:
                 self._tell((version, "found"), f"model {name!r}, version {number}: {found.error}")
 
     def _tell(self, about: object, text: str, level: int = logging.ERROR) -> None:
-        """Log something once, and again only after it has been something else."""
+        """Log something once, and again only after it has been something else. What is known when the server starts is
+        told with its announcement."""
         if self._told.get(about) != text:
             self._told[about] = text
-            _log.log(level, "%s", text)
+            if self._announced:
+                _log.log(level, "%s", text)
 
 
 def _shared(weights: tuple[Weight, ...]) -> str:
