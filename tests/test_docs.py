@@ -10,10 +10,12 @@ page needs: see `tests/clients`. What JavaScript prints must be what its comment
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -26,11 +28,14 @@ from clients import client_programs
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
-    *(ROOT / name for name in ("README.md", "docs/tutorial.md", "docs/reference/http.md")),
+    *(ROOT / name for name in ("README.md", "docs/tutorial.md", "docs/tutorial-change.md", "docs/reference/http.md")),
     *sorted((ROOT / "docs" / "how-to").glob("*.md")),
 ]
 DEFAULT_PORT = "8501"
 ADMIN_PORT = "8600"
+SLOW = {"tutorial-change": pytest.mark.timeout(400)}
+"""Pages that wait for something to be certain."""
+LIMIT_S = 200
 ELSEWHERE = re.compile(r"^(pip install|npm install|scripts/)")
 """Lines that the continuous check runs itself, in a fresh environment."""
 
@@ -55,7 +60,7 @@ def blocks(page: Path) -> list[Block]:
 def cases() -> Iterator[Any]:
     """Each page as a whole without the blocks of public clients, and then with those of each that it needs."""
     for page in PAGES:
-        yield pytest.param(page, "", id=page.stem)
+        yield pytest.param(page, "", id=page.stem, marks=SLOW.get(page.stem, ()))
         for environment in sorted({block.environment for block in blocks(page)} - {""}):
             yield pytest.param(page, environment, id=f"{page.stem}-{environment}", marks=pytest.mark.clients)
 
@@ -107,7 +112,7 @@ class Page:
 
     def process(self, *command: str) -> str:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=100, check=False
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -188,6 +193,9 @@ def test_what_a_page_shows_works(path: Path, environment: str, tmp_path: Path, m
             elif block.environment == environment:
                 page.client(block)
     finally:
+        for background in tmp_path.glob("*.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(background.read_text()), signal.SIGKILL)
         for server in page.servers:
             stop(server)
         for value in page.names.values():
