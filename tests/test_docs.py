@@ -210,6 +210,7 @@ def train_iris(folder: Path) -> None:
 
     X, y = load_iris(return_X_y=True)
     dump(LogisticRegression(max_iter=1000).fit(X, y), folder / "model.joblib")
+    dump(LogisticRegression(max_iter=2000, C=2.0).fit(X, y), folder / "better.joblib")
 
 
 @pytest.mark.parametrize(

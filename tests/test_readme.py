@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 TRITON = "clients/test_clients_triton.py::"
 OTHERS = "clients/test_clients_others.py::"
+RELOAD = "clients/test_clients_reload.py::"
 VECTORS = "conformance/test_conformance.py::"
 FRONT = "net/test_net_front.py::"
 
@@ -24,6 +25,14 @@ SHOWN_BY = {
         OTHERS + "test_metadata_of_signatures",
         OTHERS + "test_model_status",
         OTHERS + "test_the_document_s_client_runs_word_for_word",
+    ],
+    "TensorFlow Serving's start scripts": [
+        RELOAD + "test_the_file_says_what_is_served",
+        RELOAD + "test_a_model_is_added",
+        RELOAD + "test_a_policy_is_changed",
+        RELOAD + "test_a_label_is_moved_in_two_steps",
+        RELOAD + "test_bad_configs_change_nothing",
+        RELOAD + "test_models_that_are_absent_are_unloaded",
     ],
     "`tritonclient.http` and `.grpc`": [
         TRITON + "test_infer_with_binary_tensors",
