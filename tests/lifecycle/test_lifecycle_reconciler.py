@@ -132,6 +132,24 @@ def test_a_version_that_fails_leaves_the_old_one_and_is_tried_again_later() -> N
     assert workers.reconciler.given_up(ModelVersion(NAME, 2)) == "it is broken"
 
 
+def test_the_only_version_of_a_model_is_tried_again_too() -> None:
+    """Nothing answers in its place, so it does not leave the table; each try is a new attempt, and they end."""
+    workers = Workers(Declared(NAME), {1: "a"})
+    workers.broken = {1}
+    tries = []
+    for second in range(20):
+        workers.now_s = float(second)
+        workers.settle()
+        tries.append(next(one.attempt for one in workers.tables[-1].assignments))
+
+    assert tries == [0] + [1] * 2 + [2] * 17
+
+    workers.broken = set()
+    workers.reconciler.retry(NAME, None)
+    workers.settle()
+    assert workers.reconciler.available(NAME) == (1,)
+
+
 def test_a_version_that_has_failed_is_tried_at_once_when_its_files_change() -> None:
     """Also after it has been given up."""
     workers = Workers(Declared(NAME), {1: "a"})

@@ -237,7 +237,9 @@ class Reconciler:
         processes: dict[ModelVersion, Assignment] = {}
         for name in sorted(self.models):
             self._reload_accepted(name)
-            wanted, now = self.wanted(name, now_s), self.now(name)
+            wanted = self.wanted(name, now_s)
+            self._try_again(name, wanted)
+            now = self.now(name)
             coming = self._resuming(name, wanted) or next_action(now, wanted)
             assignments += self._assignments(name, wanted, coming)
             shadows: tuple[Shadow, ...] = ()
@@ -318,6 +320,14 @@ class Reconciler:
         for number, mark in model.overrides.accepted.items():
             version, found = ModelVersion(name, number), model.seen.versions.get(number)
             if self.is_wanted(version) and found is not None and found.mark == mark != self._marks.get(version):
+                self._attempts[version] = self._attempts.get(version, 0) + 1
+
+    def _try_again(self, name: str, wanted: Wanted) -> None:
+        """Load anew what has failed, is wanted again by now, and has not left the table meanwhile: nothing else
+        answers in its place."""
+        for number in wanted.versions:
+            version = ModelVersion(name, number)
+            if self.is_wanted(version) and self._state(self._assigned[version]) is State.END:
                 self._attempts[version] = self._attempts.get(version, 0) + 1
 
     def _resuming(self, name: str, wanted: Wanted) -> Next | None:
