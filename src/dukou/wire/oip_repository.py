@@ -103,5 +103,6 @@ def unload(model: str, parameters: Mapping[str, Any]) -> Unload:
 def failed(verb: Load | Unload, error: DukouError) -> DukouError:
     """`error`, which a load or an unload has ended with, in the words that clients look for."""
     what = "load" if isinstance(verb, Load) else "unload"
-    text = f"failed to {what} '{verb.model}', {describe(error)}"
+    why = describe(error).removeprefix(f"{error.where()}: ")
+    text = f"failed to {what} '{verb.model}', {why}"
     return DukouError(error.reason, **(error.facts | {"text": text}))
