@@ -4,12 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dukou.app.measuring import Counted, since
+from dukou.app.measuring import Counted
 from dukou.core.buckets import FINE_SECONDS
 from dukou.core.entry import ENTRIES
 from dukou.core.errors import Code
 from dukou.core.event import BatchRan, RequestRefused
 from dukou.core.version import ModelVersion
+from dukou.lifecycle.measured import since
 from dukou.telemetry.counters import Counters
 
 IRIS = ModelVersion("iris", 2)

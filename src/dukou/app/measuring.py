@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from dukou.lifecycle.measured import Counts, since
+from dukou.lifecycle.measured import Counts
 from dukou.telemetry.totals import read_totals
-
-__all__ = ("Counted", "since")
 
 
 class Counted:

@@ -74,16 +74,9 @@ def parse(text: str, **settings: Any) -> Plan:
     return _plan(_words(chain), said | settings)
 
 
-def from_table(table: Mapping[str, Any]) -> Plan:
-    """The plan that a table of settings says: `steps` are words and percentages, or the text of a plan's words.
-
-    Raises DukouError CONFIG_INVALID.
-    """
-    return parse(to_text(table))
-
-
 def to_text(table: Mapping[str, Any]) -> str:
-    """The text of the plan that a table of settings says. Raises DukouError CONFIG_INVALID."""
+    """The text of the plan that a table of settings says: its `steps` are words and percentages, or the text of a
+    plan's words. Raises DukouError CONFIG_INVALID."""
     settings = dict(table)
     steps = settings.pop("steps", f"{SHADOW},{INCREMENTAL}")
     if isinstance(steps, (list, tuple)):

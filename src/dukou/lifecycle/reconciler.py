@@ -125,10 +125,6 @@ class Reconciler:
         """Whether every worker has the table published last in force."""
         return self._applied.generation >= self._table.generation
 
-    def report(self, version: ModelVersion) -> LoadReport | None:
-        """What the workers tell of a version that is in the table published last."""
-        return self._reports.get(version) if version in self._assigned else None
-
     def is_wanted(self, version: ModelVersion) -> bool:
         """Whether the table published last wants a version loaded."""
         assigned = self._assigned.get(version)
@@ -199,10 +195,6 @@ class Reconciler:
             return ""
         seen = self.models[version.name].seen
         return self._failures.errors(version.name, seen, math.inf).get(version.version, "")
-
-    def retry_s(self) -> float | None:
-        """When, on the clock of `heard` and `decide`, a failed version is to be tried again; None for never."""
-        return self._failures.next_s()
 
     def now(self, name: str) -> Now:
         """What is, for one model."""

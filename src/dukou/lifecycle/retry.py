@@ -7,7 +7,7 @@ import msgspec
 from dukou.core.seen import Seen
 from dukou.core.version import ModelVersion
 
-FIRST_PAUSE_S = 1.0
+_FIRST_PAUSE_S = 1.0
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -56,15 +56,6 @@ class Failures:
         failure = self._failures.get(version)
         return failure is not None and failure.mark == mark and failure.tries > self._retries
 
-    def next_s(self) -> float | None:
-        """When the next of them is due, on the monotonic clock; None when none ever is by itself."""
-        times = [
-            failure.failed_s + self._pause_s(failure)
-            for failure in self._failures.values()
-            if failure.tries <= self._retries
-        ]
-        return min(times, default=None)
-
     def errors(
         self, name: str, seen: Seen, now_s: float, *, again: bool = True, barred: Collection[int] = ()
     ) -> Mapping[int, str]:
@@ -99,4 +90,4 @@ class Failures:
         self._failures = {version: failure for version, failure in self._failures.items() if lives(version)}
 
     def _pause_s(self, failure: Failure) -> float:
-        return float(min(FIRST_PAUSE_S * 2 ** min(failure.tries - 1, 62), self._longest_s))
+        return float(min(_FIRST_PAUSE_S * 2 ** min(failure.tries - 1, 62), self._longest_s))
