@@ -10,7 +10,7 @@ from dukou.core.clock import Clock
 from dukou.core.errors import DukouError
 from dukou.core.version import ModelVersion, State
 from dukou.lifecycle.measured import Counts, add, since
-from dukou.lifecycle.rollout import Rollout, Status, Verdict, next_step
+from dukou.lifecycle.rollout import Rollout, Verdict, next_step
 
 _KEPT_EVERY_S = 2.0
 
@@ -40,9 +40,6 @@ class Judging:
             if rollout is None or not rollout.status.under_way or model.declared is None:
                 continue
             rollout = model.rollout = self._measured(rollout)
-            if rollout.status is not Status.RUNNING:
-                self._keep(rollout)
-                continue
             decision = next_step(rollout)
             if decision.verdict is Verdict.STAY:
                 model.rollout = msgspec.structs.replace(rollout, reason=decision.reason)
