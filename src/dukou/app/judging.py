@@ -10,6 +10,7 @@ from dukou.core.clock import Clock
 from dukou.core.errors import DukouError
 from dukou.core.version import ModelVersion, State
 from dukou.lifecycle.measured import Counts, add, since
+from dukou.lifecycle.plan import BLUE_GREEN
 from dukou.lifecycle.rollout import Rollout, Verdict, next_step
 
 _KEPT_EVERY_S = 2.0
@@ -63,7 +64,10 @@ class Judging:
 
     def _more(self, rollout: Rollout, number: int) -> Counts:
         now = self._counted.counts(self._block_of(ModelVersion(rollout.model, number)))
-        before = self._last.get((rollout.id, number), now)
+        # The primary of a blue/green rollout answers nobody any more: it is known by what it did before.
+        known = rollout.plan.steps[0].kind == BLUE_GREEN and number == rollout.primary
+        first = Counts() if known and not rollout.measured.primary.requests else now
+        before = self._last.get((rollout.id, number), first)
         self._last[rollout.id, number] = now
         return since(now, before)
 
