@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from dukou.cli.options import ConfigFile
 from dukou.cli.terminal import FAILED, CommandError
 from dukou.client.admin import Admin, model_path, of_settings
 from dukou.client.errors import Forbidden, NotFound
@@ -15,10 +16,11 @@ from dukou.config import Given, load, token_file
 from dukou.config.load import nearest
 from dukou.control.answers import Models
 from dukou.control.operations import ModelStatus
+from dukou.lifecycle.judge import percent
 from dukou.lifecycle.plan import Step
 from dukou.lifecycle.rollout import Rollout, Status
 
-Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]
+Model = Annotated[str, Parameter(help="Name of the model.")]
 Why = Annotated[str, Parameter(help="Why, for the history.", show_default=False)]
 
 
@@ -33,7 +35,7 @@ class Reach:
     token_file: Annotated[
         Path | None, Parameter(help="File with the token; without it the one that this user's servers made.")
     ] = None
-    config: Annotated[Path | None, Parameter(help="Settings file (TOML) of the server.", metavar="FILE")] = None
+    config: ConfigFile = None
 
     @contextmanager
     def server(self, model: str = "") -> Iterator[Admin]:
@@ -89,8 +91,3 @@ def shares(step: Step) -> str:
     if step.share:
         parts.append(f"{percent(step.share)} of the calls")
     return ", ".join(parts)
-
-
-def percent(share: float) -> str:
-    """`5 %`."""
-    return f"{100 * share:.3g} %"

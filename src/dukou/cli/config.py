@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from dukou.cli.flags import NO_FLAGS, Flags
+from dukou.cli.options import Json
 from dukou.config import Settings
 
 command = App(
@@ -25,7 +26,7 @@ command = App(
 def config(
     *,
     show: Annotated[bool, Parameter(help="Print each setting and its source, as without flags.", negative="")] = False,
-    json: Annotated[bool, Parameter(help="Print JSON.", negative="")] = False,
+    json: Json = False,
     reference: Annotated[bool, Parameter(help="Print the reference page of all settings.", negative="")] = False,
     flags: Flags = NO_FLAGS,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from dukou.cli.admin import HERE, Reach, Why, brief, status_of
+from dukou.cli.admin import HERE, Model, Reach, Why, brief, status_of
 from dukou.cli.rollout import EVERY_S, exit_code, follow
 from dukou.cli.terminal import FAILED, CommandError, say
 from dukou.client.admin import model_path
@@ -35,7 +35,7 @@ Examples:
 
 @command.default
 def deploy(
-    model: Annotated[str, Parameter(help="Its name.")],
+    model: Model,
     /,
     *,
     version: Annotated[int | None, Parameter(help="Which version; without it the highest.")] = None,

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 
-from dukou.cli.admin import HERE, Json, Reach
+from dukou.cli.admin import HERE, Reach
+from dukou.cli.options import Json
 from dukou.client.admin import model_path
 from dukou.control.answers import History
 from dukou.control.operations import Audited
@@ -27,7 +28,7 @@ Examples:
 
 @command.default
 def history(
-    model: Annotated[str, Parameter(help="Its name; without it every model.", show_default=False)] = "",
+    model: Annotated[str, Parameter(help="Name of the model; without it every model.", show_default=False)] = "",
     /,
     *,
     limit: Annotated[int, Parameter(help="How many changes.")] = 20,

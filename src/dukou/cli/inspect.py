@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from cyclopts import App, Parameter
 
+from dukou.cli.options import Json
 from dukou.cli.terminal import FAILED
 from dukou.core.model import Evidence, Signature
 from dukou.packing.inspect import FileInspection, Inspection, VersionInspection, describe
@@ -36,7 +37,7 @@ def inspect(
     path: Annotated[Path, Parameter(help="A model file, a packed version, or a folder of versions.")],
     /,
     *,
-    json: Annotated[bool, Parameter(help="Print JSON.", negative="")] = False,
+    json: Json = False,
 ) -> int:
     """Show what a model or a packed version is: its signature, which form of it serves and why, its origin."""
     found = describe(path)

@@ -33,7 +33,7 @@ SERVER_COMMANDS = {
     "rollback": "Go back to the version before.",
     "promote": "Let a new version go on to its next step, or answer everybody now.",
     "pause": "Stop judging a rollout; its shares stay.",
-    "resume": "Go on judging it.",
+    "resume": "Go on judging a rollout that was paused.",
     "abort": "End a rollout; the version before answers everybody again.",
     "load": "Load a version beside the others, or anew.",
     "unload": "Unload a version, or a whole model.",
@@ -52,6 +52,7 @@ app = App(
 
   dukou demo                   trains, packs, serves and calls a small model
   dukou serve model.joblib     a service from a file
+  dukou deploy --help          how a served model gets its next version
   dukou serve --help           every command has its own help""",
     version=__version__,
     help_format="plaintext",

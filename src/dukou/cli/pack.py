@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from dukou.cli.options import AllowVersionMismatch, Data, Lineage, Metrics, NewVersion, TrustPickle
 from dukou.cli.terminal import CommandError, Progress
 
 command = App(
@@ -30,29 +31,13 @@ def pack(
     /,
     *,
     name: Annotated[str, Parameter(help="Name of the model; without it the file's.", show_default=False)] = "",
-    version: Annotated[int | None, Parameter(help="Number of the version; without it the next that is free.")] = None,
+    version: NewVersion = None,
     to: Annotated[Path, Parameter(help="Folder of the repository.")] = Path("models"),
-    data: Annotated[
-        Path | None,
-        Parameter(help="Rows (CSV, JSON, .npy) on which the compiled form is compared with the original."),
-    ] = None,
-    metric: Annotated[
-        tuple[str, ...],
-        Parameter(help="A number to remember; repeatable.", negative="", metavar="NAME=NUMBER", show_default=False),
-    ] = (),
-    lineage: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="A fact of origin to remember; repeatable.", negative="", metavar="KEY=TEXT", show_default=False
-        ),
-    ] = (),
-    trust_pickle: Annotated[
-        bool, Parameter(help="Open pickles without the allowlist; only for files you made.", negative="")
-    ] = False,
-    allow_version_mismatch: Annotated[
-        bool,
-        Parameter(help="Open a file that another scikit-learn made; it may answer wrongly.", negative=""),
-    ] = False,
+    data: Data = None,
+    metric: Metrics = (),
+    lineage: Lineage = (),
+    trust_pickle: TrustPickle = False,
+    allow_version_mismatch: AllowVersionMismatch = False,
 ) -> None:
     """Compile a model, compare the two forms, write both with their digests as one version of a repository."""
     metrics, facts = numbers(metric), pairs("--lineage", lineage)

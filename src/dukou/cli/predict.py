@@ -12,6 +12,7 @@ import orjson
 from cyclopts import App, Parameter
 from numpy.typing import NDArray
 
+from dukou.cli.options import Json, TrustPickle, TrustPython
 from dukou.cli.terminal import CommandError, say
 from dukou.core.model import Signature
 from dukou.core.tensor import Tensors
@@ -51,14 +52,10 @@ def predict(
         str, Parameter(help="Name of the model on the server, where it serves several.", show_default=False)
     ] = "",
     version: Annotated[int | None, Parameter(help="Version on the server; without it the server chooses.")] = None,
-    json: Annotated[bool, Parameter(help="Print JSON.", negative="")] = False,
+    json: Json = False,
     timeout_s: Annotated[float, Parameter(name="--timeout", help="Seconds that the server has to answer.")] = 30.0,
-    trust_pickle: Annotated[
-        bool, Parameter(help="Open pickles without the allowlist; only for files you made.", negative="")
-    ] = False,
-    trust_python: Annotated[
-        bool, Parameter(help="Run the code of a model.py; only for files you made.", negative="")
-    ] = False,
+    trust_pickle: TrustPickle = False,
+    trust_python: TrustPython = False,
 ) -> None:
     """Predict rows with a model: of a running server, or loaded into this process."""
     for row in rows:

@@ -5,22 +5,23 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from dukou.cli.options import AllowVersionMismatch, Data, Lineage, Metrics, NewVersion, TrustPickle
 from dukou.cli.pack import numbers, pairs
 from dukou.cli.terminal import Progress
 
 command = App(
     name="push",
     version_flags=(),
-    help_epilogue="""A model file is packed first, as `dukou pack` does it; the folder of a version is
-copied as it is. The version appears all at once, under the number after the
+    help_epilogue="""A model file is packed first, as `dukou pack` does it; the folder of a version
+is copied as it is. The version appears all at once, under the number after the
 highest one; a server of the repository finds it by itself.
 
 Examples:
 
   dukou push model.joblib --name iris --to models
-  dukou push model.joblib --name iris --to models --data rows.csv --metric accuracy=0.97
-  dukou push build/iris/1 --to /mnt/models                a packed version
-  dukou push export/ --name digits --to models            a folder with an ONNX file""",
+  dukou push model.joblib --to models --data rows.csv --metric accuracy=0.97
+  dukou push build/iris/1 --to /mnt/models         a packed version
+  dukou push export/ --name digits --to models     a folder with an ONNX file""",
 )
 
 
@@ -33,28 +34,12 @@ def push(
     name: Annotated[
         str, Parameter(help="Name of the model; without it the file's or the version's.", show_default=False)
     ] = "",
-    version: Annotated[int | None, Parameter(help="Number of the version; without it the next that is free.")] = None,
-    data: Annotated[
-        Path | None,
-        Parameter(help="Rows (CSV, JSON, .npy) on which the compiled form is compared with the original."),
-    ] = None,
-    metric: Annotated[
-        tuple[str, ...],
-        Parameter(help="A number to remember; repeatable.", negative="", metavar="NAME=NUMBER", show_default=False),
-    ] = (),
-    lineage: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="A fact of origin to remember; repeatable.", negative="", metavar="KEY=TEXT", show_default=False
-        ),
-    ] = (),
-    trust_pickle: Annotated[
-        bool, Parameter(help="Open pickles without the allowlist; only for files you made.", negative="")
-    ] = False,
-    allow_version_mismatch: Annotated[
-        bool,
-        Parameter(help="Open a file that another scikit-learn made; it may answer wrongly.", negative=""),
-    ] = False,
+    version: NewVersion = None,
+    data: Data = None,
+    metric: Metrics = (),
+    lineage: Lineage = (),
+    trust_pickle: TrustPickle = False,
+    allow_version_mismatch: AllowVersionMismatch = False,
 ) -> None:
     """Put a new version into a repository, whole or not at all."""
     metrics, facts = numbers(metric), pairs("--lineage", lineage)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import orjson
 from cyclopts import App, Parameter
 
+from dukou.cli.options import ConfigFile, Json, TrustPickle, TrustPython
 from dukou.cli.terminal import FAILED, CommandError, Progress
 from dukou.config import Config, Given, load
 from dukou.core.errors import Code, DukouError
@@ -76,14 +77,10 @@ def replay(
     tolerance: Annotated[
         float | None, Parameter(help="How far numbers may differ, relatively; without it 0.001.")
     ] = None,
-    config: Annotated[Path | None, Parameter(help="Settings file (TOML) of the server.", metavar="FILE")] = None,
-    trust_pickle: Annotated[
-        bool, Parameter(help="Open pickles without the allowlist; only for files you made.", negative="")
-    ] = False,
-    trust_python: Annotated[
-        bool, Parameter(help="Run the code of a model.py; only for files you made.", negative="")
-    ] = False,
-    json: Annotated[bool, Parameter(help="Print JSON.", negative="")] = False,
+    config: ConfigFile = None,
+    trust_pickle: TrustPickle = False,
+    trust_python: TrustPython = False,
+    json: Json = False,
 ) -> int:
     """Run a candidate on recorded traffic where it would serve, and compare its answers with those of the version that
     serves."""

@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeAlias
 
 from cyclopts import App, Parameter
 
-from dukou.cli.admin import HERE, Json, Reach
+from dukou.cli.admin import HERE, Model, Reach
+from dukou.cli.options import Json
 from dukou.cli.terminal import FAILED, CommandError
 from dukou.client.admin import Admin, model_path
 from dukou.client.errors import ConnectionFailed
@@ -37,7 +38,7 @@ Examples:
 
 @command.default
 def rollout(
-    model: Annotated[str, Parameter(help="Its name.")],
+    model: Model,
     /,
     *,
     watch: Annotated[bool | None, Parameter(help="Go on until the rollout is over.")] = None,

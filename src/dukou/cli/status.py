@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from cyclopts import App
 
-from dukou.cli.admin import HERE, Json, Reach, brief, percent, said, status_of
+from dukou.cli.admin import HERE, Reach, brief, said, status_of
+from dukou.cli.options import Json
 from dukou.control.answers import Models
 from dukou.control.operations import ModelStatus, VersionStatus
+from dukou.lifecycle.judge import percent
 
 command = App(
     name="status",
@@ -26,7 +28,7 @@ def status(model: str = "", /, *, json: Json = False, reach: Reach = HERE) -> No
     Parameters
     ----------
     model
-        Its name; without it every model.
+        Name of the model; without it every model.
     """
     with reach.server(model) as admin:
         found = [status_of(admin, model)] if model else admin.get("/v1/models", Models).models

@@ -5,13 +5,12 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from dukou.cli.admin import HERE, Reach, Why, brief
+from dukou.cli.admin import HERE, Model, Reach, Why, brief
 from dukou.cli.status import lines
 from dukou.cli.terminal import CommandError
 from dukou.client.admin import model_path
 from dukou.control.operations import ModelStatus
 
-Model = Annotated[str, Parameter(help="Its name.")]
 Version = Annotated[int | None, Parameter(help="Which version.")]
 
 
