@@ -240,6 +240,46 @@ def test_after_a_restart_the_last_table_is_in_force_first() -> None:
     assert last.routes[NAME].weights == (Weight(2, 1.0),)
 
 
+def test_after_a_restart_nobody_waits_for_what_was_only_being_loaded() -> None:
+    """The first table has what answered, the next what is to answer; kept versions and labels' are in the first."""
+    declared = Declared(NAME, policy=All(), labels={"canary": 3})
+    before = Workers(declared, {1: "a", 2: "b"})
+    before.settle()
+    before.see({1: "a", 2: "b", 3: "c", 4: "d"})
+    table = before.publish()
+    assert table is not None
+    assert before.loaded() == [4, 3, 2, 1]
+
+    after = Workers(declared, {1: "a", 2: "b", 3: "c", 4: "d"}, table)
+    first = after.publish()
+    assert first is not None
+    loaded_first = after.loaded()
+    after.reconciler.freed(1)
+    too_early = after.publish()
+    after.answer()
+    last = after.settle()
+
+    assert loaded_first == [3, 2, 1]
+    assert too_early is None
+    assert [one.id.version for one in first.assignments if one.wanted is State.START] == [4]
+    assert first.routes[NAME].weights == (Weight(2, 1.0),)
+    assert last.routes[NAME].weights == (Weight(4, 1.0),)
+    assert after.loaded() == [4, 3, 2, 1]
+
+
+def test_what_was_rolled_back_does_not_answer_again_after_a_restart() -> None:
+    """Killed between the change and its table: what is wanted now is loaded at once."""
+    before = Workers(Declared(NAME), {1: "a", 2: "b"})
+    table = before.settle()
+    assert before.weights() == {2: 1.0}
+
+    after = Workers(Declared(NAME), {1: "a", 2: "b"}, table)
+    after.reconciler.models[NAME].overrides = Overrides(serving=1, barred=(2,))
+    after.publish()
+
+    assert after.loaded() == [1]
+
+
 def test_a_restart_without_the_versions_of_the_last_table_goes_by_the_policy() -> None:
     """They have gone from the repository."""
     before = Workers(Declared(NAME), {1: "a"})

@@ -94,6 +94,7 @@ class Reconciler:
     def heard(self, applied: Applied, now_s: float) -> None:
         """The workers' merged answer to a table."""
         self._applied = applied
+        self._resumed = None
         for report in applied.reports:
             if applied.generation >= self._since.get(report.id, 0):  # else it tells of a try before the last
                 self._note(report, now_s)
@@ -144,7 +145,7 @@ class Reconciler:
     def available(self, name: str) -> tuple[int, ...]:
         """The versions of a model that every worker has, highest first."""
         states = self.now(name).states
-        return tuple(sorted((number for number, state in states.items() if state is State.AVAILABLE), reverse=True))
+        return _highest_first(number for number, state in states.items() if state is State.AVAILABLE)
 
     def changed(self, version: ModelVersion) -> bool:
         """Whether the files of an AVAILABLE version are not those that were loaded; a failed one is tried again."""
@@ -246,7 +247,9 @@ class Reconciler:
             if coming.weights or shadows:
                 routes[name] = Route(coming.weights, wanted.sticky, shadows)
             named = dict(coming.labels)
-            if not self._table.generation:  # whoever starts calling finds them: no worker answers before it has loaded
+            if (
+                not self._applied.generation
+            ):  # whoever starts calling finds them: no worker answers before it has loaded
                 named = {label: number for label, number in wanted.labels.items() if number in coming.load} | named
             if named:
                 labels[name] = named
@@ -272,7 +275,6 @@ class Reconciler:
             self._dropped.pop(version, None)
         self._table = apply
         self._assigned = assigned
-        self._resumed = None
 
     def _assignments(self, name: str, wanted: Wanted, coming: Next) -> Iterable[Assignment]:
         for number in coming.load:
@@ -323,23 +325,32 @@ class Reconciler:
                 self._attempts[version] = self._attempts.get(version, 0) + 1
 
     def _resuming(self, name: str, wanted: Wanted) -> Next | None:
-        """For the first table after a restart: what the last one before it had of this model, if it is still there."""
+        """For the first table after a restart, until the workers have it: what the last one before it had of this
+        model, if it is still there.
+
+        Nobody is answered before that is loaded, so what was only being loaded, to answer calls, comes with the next
+        one. A version that was rolled back since does not answer again.
+        """
         if self._resumed is None:
             return None
         model = self.models[name]
         route = self._resumed.routes.get(name)
         if model.declared is None or route is None or not wanted.versions:
             return None
-        good = {number for number, found in model.seen.versions.items() if not found.error}
-        loaded = tuple(
+        barred = model.overrides.barred
+        good = {number for number, found in model.seen.versions.items() if not found.error and number not in barred}
+        answering = {weight.version for weight in route.weights}
+        coming = {weight.version for weight in wanted.weights} - answering - {*wanted.labels.values()}
+        known = {
             one.id.version
             for one in self._resumed.assignments
             if one.id.name == name and one.wanted is State.AVAILABLE and one.id.version in good
-        )
-        if not route.weights or not {weight.version for weight in route.weights} <= set(loaded):
+        }
+        if not answering or not answering <= known:
             return None
+        loaded = known - coming
         labels = {label: number for label, number in self._resumed.labels.get(name, {}).items() if number in loaded}
-        return Next(tuple(sorted(loaded, reverse=True)), (), route.weights, labels)
+        return Next(_highest_first(loaded), _highest_first(coming), route.weights, labels)
 
     def _state(self, assignment: Assignment) -> State:
         if assignment.wanted is not State.AVAILABLE:
@@ -370,6 +381,10 @@ class Reconciler:
         self._failures.forget(
             lambda version: version.name in self.models and version.version in self.models[version.name].seen.versions
         )
+
+
+def _highest_first(numbers: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(numbers, reverse=True))
 
 
 def trial_of(rollout: Rollout | None) -> Trial | None:
