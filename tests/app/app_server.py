@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,9 +25,16 @@ _OF_TESTS = {
 
 
 class Server:
-    """A running server; a context manager that stops it and checks that it exits 0."""
+    """A running server; a context manager that stops it and checks that it exits 0. `on_line` is told each line of its
+    log, in another thread."""
 
-    def __init__(self, *words: str | Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *words: str | Path,
+        environment: dict[str, str] | None = None,
+        on_line: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._on_line = on_line
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dukou", "serve", *map(str, words)],
             env=os.environ | _OF_TESTS | (environment or {}),
@@ -42,8 +50,10 @@ class Server:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self._lines.put(line)
+        with self.process.stderr as lines:  # which workers have too: they may outlive a supervisor that is killed
+            for line in lines:
+                self._lines.put(line)
+                self._on_line(line)
         self._lines.put(None)
 
     def await_line(self, pattern: str) -> str:
@@ -62,8 +72,19 @@ class Server:
 
     def workers(self) -> list[int]:
         """The process ids of the workers."""
-        children = psutil.Process(self.process.pid).children()
-        return [child.pid for child in children if "_worker" in child.cmdline()]
+        return self._children("_worker")
+
+    def model_processes(self) -> list[int]:
+        """The process ids of the model processes."""
+        return self._children("_model")
+
+    def _children(self, word: str) -> list[int]:
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if word in child.cmdline():
+                    found.append(child.pid)
+        return found
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.session.close()
@@ -71,9 +92,28 @@ class Server:
         code = self.process.wait(LIMIT_S)
         while (line := self._lines.get(timeout=LIMIT_S)) is not None:
             self.log.append(line)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
         return code
+
+    def tree(self) -> list[psutil.Process]:
+        """All processes, the supervisor first."""
+        supervisor = psutil.Process(self.process.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+
+    def kill(self) -> None:
+        """SIGKILL to the supervisor alone; returns when it has ended, while its workers may still be there."""
+        self.session.close()
+        self.process.kill()
+        self.process.wait(LIMIT_S)
+
+    def kill_all(self) -> None:
+        """SIGKILL to all processes, as if the machine had stopped; returns when they have ended."""
+        self.session.close()
+        tree = self.tree()
+        for process in tree:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(LIMIT_S)
+        psutil.wait_procs(tree, LIMIT_S)
 
     def __enter__(self) -> "Server":
         return self

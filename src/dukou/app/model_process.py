@@ -179,6 +179,7 @@ class Door:
                 os.unlink(address)  # of the process before
             self._listening.bind(address)
             os.chmod(address, 0o600)
+            self._inode = os.stat(address).st_ino
             self._listening.listen()
         except OSError as error:
             self._listening.close()
@@ -191,7 +192,8 @@ class Door:
             self._listening.shutdown(socket.SHUT_RDWR)  # which wakes up who waits in accept
         self._listening.close()
         with suppress(OSError):
-            os.unlink(self._address)
+            if os.stat(self._address).st_ino == self._inode:  # else a successor of this process has taken the place
+                os.unlink(self._address)
 
     def _accept(self) -> None:
         while True:

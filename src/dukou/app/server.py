@@ -1,8 +1,9 @@
 """`dukou serve`: the supervisor's process, which also is the control plane."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import closing, suppress
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -15,13 +16,21 @@ from dukou.app.state import state_dir, state_folder
 from dukou.config import Config, parse_listen
 from dukou.control.process import WorkerSlot
 from dukou.control.supervisor import Ending, Supervisor
+from dukou.core.clock import monotonic
 from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Applied, Apply
 from dukou.core.verb import Verb
 from dukou.core.version import State
-from dukou.net.sockets import describe, open_slots, tls_context
+from dukou.net.sockets import Listener, describe, is_in_use, open_slots, tls_context
 from dukou.telemetry.counters import clear
 from dukou.telemetry.log import Lines, configure, write_stderr
+
+_PREDECESSOR_S = 15.0
+"""So long the workers of a server that was killed may hold its addresses."""
+
+_AGAIN_S = 0.05
+
+_log = logging.getLogger("dukou")
 
 
 def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Ready], None]) -> int:
@@ -36,15 +45,31 @@ def serve(config: Config, report: Callable[[str], None], on_ready: Callable[[Rea
             from dukou.repository.local import classify
 
             classify(Path(path))  # raises with what might have been meant
-    with state_folder(state_dir(config)) as state:
-        clear(state)  # an earlier server's blocks stood for other versions
-        (state / SETTINGS).write_bytes(msgspec.json.encode(config))
-        with closing(Lines(write_stderr)) as lines:
-            configure(config.telemetry, lines)
-            ending = asyncio.run(_Serving(config, state, report, on_ready).run())
+    with state_folder(state_dir(config)) as state, closing(Lines(write_stderr)) as lines:
+        configure(config.telemetry, lines)
+        with _settings_in(state, config) as killed:
+            ending = asyncio.run(_Serving(config, state, report, on_ready, patient=killed).run())
     if ending.message:
         raise DukouError(Reason.NOT_SERVING, detail=ending.message)
     return ending.exit_code
+
+
+@contextmanager
+def _settings_in(state: Path, config: Config) -> Iterator[bool]:
+    """The settings for the workers, as long as there are any; yields whether the server before could not remove its
+    own, having been killed. Raises DukouError NOT_WRITABLE."""
+    path = state / SETTINGS
+    killed = path.exists()
+    try:
+        clear(state)  # an earlier server's blocks stood for other versions
+        path.write_bytes(msgspec.json.encode(config))
+    except OSError as error:
+        raise DukouError(Reason.NOT_WRITABLE, path=str(path), detail=error.strerror or str(error)) from error
+    try:
+        yield killed
+    finally:
+        with suppress(OSError):
+            path.unlink()
 
 
 class ControlSide(Protocol):
@@ -61,13 +86,20 @@ class ControlSide(Protocol):
 
 
 class _Serving:
-    """One server, from its sockets to its end."""
+    """One server, from its sockets to its end. A `patient` one waits a while for addresses that are in use."""
 
     def __init__(
-        self, config: Config, state: Path, report: Callable[[str], None], on_ready: Callable[[Ready], None]
+        self,
+        config: Config,
+        state: Path,
+        report: Callable[[str], None],
+        on_ready: Callable[[Ready], None],
+        *,
+        patient: bool,
     ) -> None:
         self._config = config
         self._state = state
+        self._patience_s = _PREDECESSOR_S if patient else 0.0
         self._report = report
         self._on_ready = on_ready
         self._warnings: list[str] = []
@@ -79,7 +111,7 @@ class _Serving:
     async def run(self) -> Ending:
         """Until told to stop, or until nothing can be served."""
         server = self._config.server
-        slots = open_slots([parse_listen(text) for text in server.listen], server.workers, server.backlog)
+        slots = await self._open_slots()
         scheme = "https" if server.tls_certificate else "http"
         self._dialects = tuple(dialect for _, dialect in slots[0])
         self._urls = tuple(_url(scheme, describe(each)) for each, _ in slots[0])
@@ -124,6 +156,23 @@ class _Serving:
             self._warnings += await controlling.begin()
             await self._ready.wait()
             await controlling.run()
+
+    async def _open_slots(self) -> list[list[Listener]]:
+        """The sockets of each worker. Workers of a server that was killed go when they notice, which may be only after
+        what they are at."""
+        server = self._config.server
+        listens = [parse_listen(text) for text in server.listen]
+        give_up_s, said = monotonic() + self._patience_s, False
+        while True:
+            try:
+                return open_slots(listens, server.workers, server.backlog)
+            except DukouError as error:
+                if not is_in_use(error) or monotonic() >= give_up_s:
+                    raise
+                if not said:
+                    said = True
+                    _log.warning("%s; its workers may be finishing what they have: waiting", error)
+            await asyncio.sleep(_AGAIN_S)
 
     def _worker(self, slot: WorkerSlot) -> list[str]:
         listening = [f"{number},{dialect}" for number, dialect in zip(slot.listen_fds, self._dialects, strict=True)]

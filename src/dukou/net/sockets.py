@@ -49,6 +49,11 @@ def _bind_all(listens: Sequence[Listen], backlog: int) -> list[Listener]:
     return opened
 
 
+def is_in_use(error: DukouError) -> bool:
+    """Whether an address could not be had because somebody listens there."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+
+
 def open_slots(listens: Sequence[Listen], workers: int, backlog: int = 2048) -> list[list[Listener]]:
     """For each worker its listening sockets with their dialects, in the same order. Raises what `bind` raises.
 

@@ -1,0 +1,382 @@
+"""SIGKILL of the supervisor, a worker, a model process or all of them, at every step of a rollout: the same step goes
+on after a restart, calls are shared as they were, and what was acknowledged is there, whole."""
+
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+from app_server import LIMIT_S, Server
+from test_app_changes import adds
+
+from dukou.client.admin import Admin, read_token
+from dukou.client.errors import ClientError
+from dukou.control.operations import Audited, ModelStatus
+from dukou.control.store import Store
+from dukou.lifecycle.rollout import Rollout
+from dukou.lifecycle.wanted import Overrides
+
+pytestmark = [pytest.mark.socket, pytest.mark.slow]
+
+NAME = "m"
+PLAN = "shadow,incremental:20,50,100 least_s=3600 manual=true"
+"""No step is left but by a promote."""
+
+SLOW = """
+import time
+from pathlib import Path
+
+
+class Model:
+    inputs = {{"x": ("FP32", [-1])}}
+    outputs = {{"y": ("FP32", [-1])}}
+
+    def load(self, context):
+        Path({begun!r}).touch()
+        while not Path({gate!r}).exists():
+            time.sleep(0.01)
+
+    def predict(self, inputs):
+        return inputs["x"] + 4
+"""
+
+
+class Place:
+    """A server that comes back: always the same command, ports and state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.models = folder / "models"
+        self.state = folder / "state"
+        self.port, self.admin_port = steady_ports(2)
+        token = folder / "token"
+        self.words = (
+            self.models,
+            *("--port", str(self.port), "--trust-python"),
+            *("--set", f"admin.listen=127.0.0.1:{self.admin_port}", "--set", f"admin.token_file={token}"),
+            *("--set", f"telemetry.state_dir={self.state}", "--set", "models.poll_s=0.2"),
+        )
+        self.server = self.start()
+        self.admin = Admin(f"127.0.0.1:{self.admin_port}", self._token(token), caller="test", timeout_s=LIMIT_S)
+
+    def start(self, on_line: Callable[[str], None] = lambda line: None) -> Server:
+        self.server = Server(*self.words, on_line=on_line)
+        return self.server
+
+    def _token(self, path: Path) -> str:
+        until(path.exists, "a token")
+        return read_token(path)
+
+    # What it says.
+
+    def status(self) -> ModelStatus:
+        """Once the admin API answers."""
+        return eventually(lambda: self.admin.get(f"/v1/models/{NAME}", ModelStatus))
+
+    def shares(self) -> dict[int, float]:
+        return {one.version: one.share for one in self.status().versions if one.share}
+
+    def shadows(self) -> dict[int, float]:
+        return {one.version: one.shadow for one in self.status().versions if one.shadow}
+
+    def rollout(self) -> dict[str, Any]:
+        found: dict[str, Any] = eventually(lambda: self.admin.get(f"/v1/models/{NAME}/rollout", dict[str, Any]))
+        return found
+
+    def where(self) -> tuple[int, str, int]:
+        """The rollout under way, its status, and the number of its step."""
+        said = self.rollout()
+        return said["id"], said["status"], next(one["number"] for one in said["steps"] if one["state"] == "now")
+
+    def compared(self) -> int:
+        """Rows of copies that were compared."""
+        return int((self.rollout()["answers"] or {"rows": 0})["rows"])
+
+    def verb(self, verb: str, **body: Any) -> ModelStatus:
+        return self.admin.post(f"/v1/models/{NAME}:{verb}", ModelStatus, body)
+
+    def answers(self, calls: int) -> Counter[int]:
+        """How many of so many calls each version answers, by what it adds."""
+        return Counter(int(ask(self.port)) for _ in range(calls))
+
+    # Nobody serves.
+
+    def audit(self) -> list[Audited]:
+        """What the store has, the latest first; its last entry is how things are. Nothing is there by half."""
+        with closing(Store.open(self.state / "store.db")) as store:
+            assert store.problem == ""
+            history = store.history(NAME, 10_000)
+            overrides, rollouts = store.overrides(), {one.model: one for one in store.rollouts()}
+        assert [one.id for one in history] == list(range(len(history), 0, -1))
+        change = next((one for one in history if one.verb not in {"follow", "configure"}), None)
+        assert change is not None
+        said = dict(change.after)
+        del said["calls"]
+        rollout = rollouts.get(NAME)
+        assert said.pop("rollout", None) == (rollout and outline(rollout))
+        assert as_json(Overrides()) | said == as_json(overrides[NAME])
+        return history
+
+
+class Traffic:
+    """One caller after the other, each with its own connection; `wrong` are answers that should not be."""
+
+    def __init__(self, port: int) -> None:
+        self.wrong: list[str] = []
+        self._port = port
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def _ask(self) -> None:
+        while not self._stop.wait(0.005):
+            try:
+                ask(self._port)
+            except (OSError, HTTPException):
+                pass  # nobody is there, or was killed while it answered
+            except AssertionError as error:
+                self.wrong.append(str(error))
+
+    def __enter__(self) -> "Traffic":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exit_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def outline(rollout: Rollout) -> dict[str, Any]:
+    """As the audit tells it."""
+    status = rollout.status.value
+    return {"id": rollout.id, "candidate": rollout.candidate, "step": rollout.step, "status": status}
+
+
+def as_json(value: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
+    return found
+
+
+def ask(port: int) -> float:
+    """What the model adds. Raises OSError, HTTPException where nobody answers."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)) as connection:
+        connection.request("POST", f"/v1/models/{NAME}:predict", '{"instances": [0.0]}')
+        answer = connection.getresponse()
+        body = answer.read()
+    assert answer.status == 200, f"{answer.status} {body!r}"
+    number: float = msgspec.json.decode(body)["predictions"][0]
+    return number
+
+
+def eventually(get: Callable[[], Any]) -> Any:
+    """What `get` returns once the admin API answers."""
+    give_up_s = time.monotonic() + LIMIT_S
+    while True:
+        try:
+            return get()
+        except ClientError:
+            if time.monotonic() > give_up_s:
+                raise
+            time.sleep(0.02)
+
+
+def until(fits: Callable[[], bool], what: str) -> None:
+    """Return once `fits` is true."""
+    give_up_s = time.monotonic() + LIMIT_S
+    while not fits():
+        assert time.monotonic() < give_up_s, f"there never was {what}"
+        time.sleep(0.02)
+
+
+def steady_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, and that the system gives to no caller while the server is away."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A server of a model with two versions, the first of which answers."""
+    adds(1.0, tmp_path / "models" / NAME / "1" / "model.onnx")
+    place = Place(tmp_path)
+    place.verb("deploy", version=1)  # so that another version waits until somebody asks for it
+    adds(2.0, place.models / NAME / "2" / "model.onnx")
+    yield place
+    if place.server.process.poll() is None:
+        place.server.kill_all()
+
+
+def crash_supervisor(place: Place) -> None:
+    """Its workers go when they notice; the successor starts meanwhile."""
+    orphans = place.server.tree()[1:]
+    place.server.kill()
+    place.start()
+    _, left = psutil.wait_procs(orphans, LIMIT_S)
+    assert left == []
+
+
+def crash_worker(place: Place) -> None:
+    (victim,) = place.server.workers()
+    psutil.Process(victim).kill()
+    until(lambda: place.server.workers() not in ([], [victim]), "another worker")
+
+
+def crash_all(place: Place) -> None:
+    place.server.kill_all()
+    place.audit()
+    place.start()
+
+
+def crash_shadow(place: Place) -> None:
+    (victim,) = place.server.model_processes()
+    psutil.Process(victim).kill()
+    until(lambda: place.server.model_processes() not in ([], [victim]), "another model process")
+
+
+STEPS = {
+    1: ({1: 1.0}, {2: 1.0}),
+    2: ({1: 0.8, 2: 0.2}, {}),
+    3: ({1: 0.5, 2: 0.5}, {}),
+    4: ({2: 1.0}, {}),
+}
+"""By number: how calls are shared, and copies."""
+
+
+def is_at(place: Place, where: tuple[int, str, int]) -> None:
+    """The rollout is there, and gets to share calls as its step says."""
+    shares, shadows = STEPS[where[2]]
+    assert place.where() == where
+    until(lambda: (place.shares(), place.shadows()) == (shares, shadows), f"shares {shares}, copies {shadows}")
+    answers = place.answers(60)
+    assert set(answers) == set(shares)
+    assert place.where() == where
+
+
+def await_comparisons(place: Place) -> None:
+    """Return when more was compared."""
+    before = place.compared()
+    until(lambda: place.compared() > before, "more compared")
+
+
+def test_every_step_goes_on_after_every_crash(place: Place) -> None:
+    """Shadow, 20, 50 and 100 %, each killed in every way, all at once when it has just been acknowledged; then the
+    promotion and the way back."""
+    with Traffic(place.port) as traffic:
+        place.verb("deploy", version=2, plan=PLAN)
+        number = place.rollout()["id"]
+        for step in STEPS:
+            where = (number, "RUNNING", step)
+            crash_all(place)
+            is_at(place, where)
+            crash_worker(place)
+            is_at(place, where)
+            crash_supervisor(place)
+            is_at(place, where)
+            if step == 1:
+                await_comparisons(place)
+                crash_shadow(place)
+                is_at(place, where)
+                await_comparisons(place)
+            if step == 2:
+                place.verb("pause")
+                crash_supervisor(place)
+                is_at(place, (number, "PAUSED", step))
+            place.verb("promote")
+
+        crash_all(place)
+        assert place.rollout()["status"] == "PROMOTED"
+        assert set(place.answers(5)) == {2}
+
+        place.verb("rollback")
+        assert set(place.answers(5)) == {1}
+        crash_all(place)
+        assert set(place.answers(5)) == {1}
+        crash_supervisor(place)
+        assert set(place.answers(5)) == {1}
+        assert [one.version for one in place.status().versions if one.barred] == [2]
+
+    place.server.kill_all()
+    verbs = [one.verb for one in place.audit() if one.verb != "follow"]
+    assert verbs == ["rollback", "promote", "promote", "promote", "pause", "promote", "deploy", "deploy"]
+    assert traffic.wrong == []
+
+
+def test_a_rollout_whose_candidate_was_being_loaded_goes_on(place: Place) -> None:
+    """Nobody is answered by it before it is AVAILABLE, however often all is killed meanwhile."""
+    begun, gate = place.folder / "begun", place.folder / "gate"
+    slow = place.models / NAME / "3" / "model.py"
+    slow.parent.mkdir()
+    slow.write_text(SLOW.format(begun=str(begun), gate=str(gate)))
+    place.verb("deploy", version=3, plan="incremental:50,100 least_s=3600 manual=true")
+    where = place.where()
+
+    for crash in (crash_all, crash_supervisor):
+        until(begun.exists, "a load under way")
+        begun.unlink()
+        crash(place)
+        assert set(place.answers(5)) == {1}
+        assert place.where() == where
+    until(begun.exists, "a load under way")
+    gate.touch()
+
+    until(lambda: place.shares() == {1: 0.5, 3: 0.5}, "half of the calls for the candidate")
+    assert set(place.answers(60)) == {1, 4}
+    assert place.where() == where
+
+
+def test_no_acknowledged_change_is_lost_in_a_stream_of_them(place: Place) -> None:
+    """Pause and resume, again and again, while all is killed at any moment: what was answered is there, and at most
+    one more, which nobody has heard of."""
+    place.verb("deploy", version=2, plan="incremental:50,100 least_s=3600 manual=true")
+    acknowledged = 0
+    for _ in range(3):
+        killer = threading.Thread(target=place.server.kill_all)
+        paused, here = place.rollout()["status"] == "PAUSED", 0
+        with suppress(ClientError):
+            while True:
+                place.verb("resume" if paused else "pause")
+                paused = not paused
+                here += 1
+                if here == 10:
+                    killer.start()
+        killer.join()
+        acknowledged += here
+
+        history = [one for one in place.audit() if one.verb in {"pause", "resume"}]
+        assert acknowledged <= len(history) <= acknowledged + 1
+        assert all(newer.verb != older.verb for newer, older in pairwise(history))
+        acknowledged = len(history)
+        place.start()
+        assert place.rollout()["status"] == ("PAUSED" if history[0].verb == "pause" else "RUNNING")
+
+
+def test_a_server_whose_predecessors_worker_holds_the_port_waits_for_it(place: Place) -> None:
+    """The supervisor is killed while its worker can do nothing about it."""
+    (worker,) = map(psutil.Process, place.server.workers())
+    worker.suspend()
+    place.server.kill()
+    released = []
+
+    def release(line: str) -> None:
+        if "in use" in line:
+            released.append(line)
+            worker.resume()
+
+    place.start(release)
+
+    assert len(released) == 1
+    assert set(place.answers(5)) == {1}
