@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from dukou.core.buckets import FINE_SECONDS, SECONDS
+from dukou.core.buckets import FINE_SECONDS
 from dukou.core.comparison import BOUNDS, Agreement, Comparison, Differences, Tally
 from dukou.lifecycle.measured import Counts, Measured, Outcomes
 from dukou.lifecycle.plan import parse
@@ -37,8 +37,8 @@ COMPARISON = Comparison(
     labels={"species": Agreement(4000, 3960, {"setosa": {"setosa": 3000, LONG: 30}, "virginica": {"setosa": 10}})},
     numbers={"score": Differences(100, differences(0, 20), differences(0, len(BOUNDS)), float("inf"))},
     slices={"north": Tally(3900, 10), LONG: Tally(100, 30), "empty": Tally()},
-    primary_s=[0] * 9 + [900] + [0] * (len(SECONDS) - 9),
-    candidate_s=[0] * 9 + [900] + [0] * (len(SECONDS) - 9),
+    primary_s=[0] * 27 + [900] + [0] * (len(FINE_SECONDS) - 27),
+    candidate_s=[0] * 27 + [900] + [0] * (len(FINE_SECONDS) - 27),
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dukou.core.buckets import FINE_SECONDS, SECONDS
+from dukou.core.buckets import FINE_SECONDS
 from dukou.core.comparison import Comparison, Tally
 from dukou.core.errors import DukouError, Reason
 from dukou.lifecycle.measured import Counts, Measured, Outcomes, add, since
@@ -269,8 +269,8 @@ def test_rows_that_a_shadow_fails_on_send_it_back() -> None:
 def test_times_of_a_shadow_send_nothing_back(plan: str, expected: Verdict) -> None:
     """It runs beside the others and not in their place: callers' times decide, or, where none follow, a human."""
     compared = Comparison(9000, 1, copies=9000)
-    compared.primary_s, compared.candidate_s = [0] * (len(SECONDS) + 1), [0] * (len(SECONDS) + 1)
-    compared.primary_s[10], compared.candidate_s[14] = 9000, 9000
+    compared.primary_s, compared.candidate_s = [0] * (len(FINE_SECONDS) + 1), [0] * (len(FINE_SECONDS) + 1)
+    compared.primary_s[30], compared.candidate_s[42] = 9000, 9000
 
     assert verdict(rollout(plan, comparison=compared)) is expected
 

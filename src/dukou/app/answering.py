@@ -1,7 +1,6 @@
 """The version in a model process, and what its answers have shown beside the primary's."""
 
 import logging
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from threading import BoundedSemaphore, Lock
@@ -9,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from dukou.core.buckets import SECONDS
+from dukou.core.buckets import counted
 from dukou.core.clock import monotonic
 from dukou.core.comparison import Comparison, merge
 from dukou.core.errors import DukouError, Reason
@@ -54,7 +53,7 @@ class Answering:
         else:
             found = reduce(merge, self._compare(signature, copy))
         found.copies = 1
-        found.primary_s = _bucket(copy.infer_s)
+        found.primary_s = counted(copy.infer_s)
         self._add(found)
 
     def drop(self, copies: int) -> None:
@@ -99,7 +98,7 @@ class Answering:
             else:
                 found = compare(signature, ours, primary, answered, **settings)
                 if end - start == copy.rows:
-                    found.candidate_s = _bucket(seconds)
+                    found.candidate_s = counted(seconds)
                 yield found
 
     def _infer(
@@ -134,10 +133,3 @@ def _rows(tensors: Tensors, start: int, end: int) -> Tensors:
 def _are_rows(copy: Copy) -> bool:
     """Whether the primary answered row by row."""
     return all(array.ndim and array.shape[0] == copy.rows for array in copy.outputs.values())
-
-
-def _bucket(seconds: float) -> list[int]:
-    """One batch in the histogram of times."""
-    counts = [0] * (len(SECONDS) + 1)
-    counts[bisect_left(SECONDS, seconds)] = 1
-    return counts

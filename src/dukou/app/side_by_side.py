@@ -1,6 +1,5 @@
 """Two versions asked the same calls in turns, and what comparing their answers shows."""
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -9,7 +8,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from dukou.app.traffic import Asked
-from dukou.core.buckets import FINE_SECONDS
+from dukou.core.buckets import counted
 from dukou.core.comparison import Comparison, merge
 from dukou.core.errors import DukouError, Reason
 from dukou.core.frame import Answer
@@ -87,9 +86,8 @@ class SideBySide:
         seen.measured.comparison.copies += 1
         self._compare(asked, primary.outputs, candidate)
         if self._primary is not None and candidate is not None:
-            comparison = seen.measured.comparison
-            comparison.primary_s = _counted(comparison.primary_s, primary.infer_s)
-            comparison.candidate_s = _counted(comparison.candidate_s, candidate.infer_s)
+            times = Comparison(primary_s=counted(primary.infer_s), candidate_s=counted(candidate.infer_s))
+            seen.measured.comparison = merge(seen.measured.comparison, times)
 
     def _ask_primary(self, asked: Asked) -> Answer:
         if self._primary is not None:
@@ -202,10 +200,3 @@ def _number(text: str) -> float | str:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _counted(counts: list[int], seconds: float) -> list[int]:
-    """One more time, in its bucket."""
-    counts = counts or [0] * (len(FINE_SECONDS) + 1)
-    counts[bisect_left(FINE_SECONDS, seconds)] += 1
-    return counts

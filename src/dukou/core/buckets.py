@@ -1,5 +1,6 @@
 """The bounds of the buckets that times are counted in, the same wherever two histograms meet."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 SECONDS = tuple([1e-5 * 1.8**exponent for exponent in range(33)])
@@ -15,6 +16,13 @@ FINE_SECONDS = tuple(
 )
 """Upper bounds of latencies as they are counted and judged, each 1.22 times the one before: every third is one of
 SECONDS, to the bit, so that three buckets add up to one of those."""
+
+
+def counted(seconds: float) -> list[int]:
+    """One time as counts by FINE_SECONDS."""
+    counts = [0] * (len(FINE_SECONDS) + 1)
+    counts[bisect_left(FINE_SECONDS, seconds)] = 1
+    return counts
 
 
 def coarse(fine: Sequence[float]) -> list[float]:

@@ -47,7 +47,7 @@ class Comparison(msgspec.Struct):
     that the candidate refused or failed on (they are in `rows`, and disagree). `labels` and `numbers` are by output,
     `slices` by the value of the input that the deployment names (the commonest values only, then `other`).
     `copies` arrived and `dropped` did not: the candidate was busy or away. `primary_s` and `candidate_s` are the times
-    of the models themselves, batches in the buckets of `dukou.core.buckets.SECONDS`.
+    of the models themselves, batches in the buckets of `dukou.core.buckets.FINE_SECONDS`.
     """
 
     rows: int = 0

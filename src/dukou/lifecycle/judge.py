@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from dukou.core.buckets import FINE_SECONDS, SECONDS
+from dukou.core.buckets import FINE_SECONDS
 from dukou.core.comparison import MOST_SLICES
 from dukou.lifecycle import sequential
 from dukou.lifecycle.measured import Counts, Measured, Outcomes
@@ -65,7 +65,7 @@ class Rates(msgspec.Struct, frozen=True):
 
 class Times(msgspec.Struct, frozen=True):
     """Whether a quantile (`share`) of the candidate's times is above the primary's by more than `ratio` times. Both are
-    counts by bucket, of FINE_SECONDS or of SECONDS. `trials` is the word for what took the times."""
+    counts by FINE_SECONDS. `trials` is the word for what took the times."""
 
     metric: str
     candidate: Sequence[int]
@@ -76,11 +76,6 @@ class Times(msgspec.Struct, frozen=True):
     trials: str = "requests"
     needed: bool = True
     above: Outcome = Outcome.WORSE
-
-    @property
-    def bounds(self) -> tuple[float, ...]:
-        """The upper bounds of the buckets, in seconds."""
-        return SECONDS if len(self.candidate) == len(SECONDS) + 1 else FINE_SECONDS
 
 
 Question: TypeAlias = Rates | Times
@@ -242,13 +237,13 @@ def _beside(asked: Rates, primary: Trials) -> Finding:
 
 
 def _of_times(asked: Times) -> Finding:
-    bounds, finer = asked.bounds, log(asked.ratio) / log(asked.bounds[1] / asked.bounds[0])
+    buckets = log(asked.ratio) / log(FINE_SECONDS[1] / FINE_SECONDS[0])
     low, high = sequential.quantile(asked.candidate, asked.share, asked.alpha / 2)
     primary_low, primary_high = sequential.quantile(asked.primary, asked.share, asked.alpha / 2)
-    text = f"{asked.metric}: {span(bounds, low, high)}, the primary's {span(bounds, primary_low, primary_high)}"
-    if low >= primary_high + ceil(finer - 1e-9):
+    text = f"{asked.metric}: {span(low, high)}, the primary's {span(primary_low, primary_high)}"
+    if low >= primary_high + ceil(buckets - 1e-9):
         return _found(asked, asked.above, f"{text}, certainly more than {asked.ratio:g} times as long")
-    further = floor(finer + 1e-9)
+    further = floor(buckets + 1e-9)
     missing = sequential.factor_quantiles(asked.candidate, asked.primary, asked.share, further, FALSE_PROMOTION)
     if missing == 1:
         return _found(asked, Outcome.FINE, f"{text}, certainly not {asked.ratio:g} times as long")
@@ -281,11 +276,12 @@ def seconds(time_s: float) -> str:
     return f"{time_s * 1e6:.3g} µs"
 
 
-def span(bounds: Sequence[float], low: int, high: int) -> str:
-    """Between two bounds, by index, as `dukou.lifecycle.sequential.quantile` gives them."""
-    if high >= len(bounds):
-        return f"above {seconds(bounds[low])}" if low >= 0 else "unknown"
-    return f"{seconds(bounds[low])} to {seconds(bounds[high])}" if low >= 0 else f"up to {seconds(bounds[high])}"
+def span(low: int, high: int) -> str:
+    """Between two of FINE_SECONDS, by index, as `dukou.lifecycle.sequential.quantile` gives them."""
+    if high >= len(FINE_SECONDS):
+        return f"above {seconds(FINE_SECONDS[low])}" if low >= 0 else "unknown"
+    upper = seconds(FINE_SECONDS[high])
+    return f"{seconds(FINE_SECONDS[low])} to {upper}" if low >= 0 else f"up to {upper}"
 
 
 _NOTHING = [0] * (len(FINE_SECONDS) + 1)

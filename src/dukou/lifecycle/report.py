@@ -7,6 +7,7 @@ from math import ceil, isinf
 from textwrap import wrap
 from typing import Any
 
+from dukou.core.buckets import FINE_SECONDS
 from dukou.core.comparison import BOUNDS, Agreement, Comparison, Differences, Tally
 from dukou.lifecycle import sequential
 from dukou.lifecycle.judge import FALSE_PROMOTION, SLICE, Question, Rates, answer, percent, questions, span
@@ -93,9 +94,9 @@ def _metric(question: Question) -> dict[str, Any]:
         low, high = sequential.quantile(counts, question.share, _ALPHA / 2)
         said[side] = {
             "trials": sum(counts),
-            "low_s": question.bounds[low] if low >= 0 else 0.0,
-            "high_s": question.bounds[high] if high < len(question.bounds) else None,
-            "text": span(question.bounds, low, high),
+            "low_s": FINE_SECONDS[low] if low >= 0 else 0.0,
+            "high_s": FINE_SECONDS[high] if high < len(FINE_SECONDS) else None,
+            "text": span(low, high),
         }
     return said
 
