@@ -8,20 +8,24 @@ No fact is written twice. Every execution is counted in the row of its batch siz
 batch sizes; every answered request in the histograms of the kind of call that it was, which give requests and times.
 """
 
+import logging
 import mmap
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from dukou.core.buckets import FINE_SECONDS, SECONDS
 from dukou.core.clock import Clock, monotonic, wall
+from dukou.core.errors import Code
 from dukou.core.event import BatchRan, CopiesSent, Event, RequestRefused
 from dukou.core.version import ModelVersion
 from dukou.telemetry import layout
 from dukou.telemetry.layout import MOST_BLOCKS, PREFIX, ROWS
+
+_log = logging.getLogger("dukou")
 
 _CODE_CELL = {code: layout.ERRORS + index for index, code in enumerate(layout.CODES)}
 
@@ -47,15 +51,16 @@ class Counters:
     def __init__(self, folder: Path, slot: int, clock: Clock = monotonic, wall_clock: Clock = wall) -> None:
         self._clock = clock
         self._wall_clock = wall_clock
-        self._map = _open(folder / f"{PREFIX}{slot}")
+        self._path = folder / f"{PREFIX}{slot}"
+        self._map = _open(self._path)
         self._cells = memoryview(self._map).cast("d")
         self._cells[layout.PID] = os.getpid()
         self._assigned: dict[ModelVersion, int] = {}
         self._begun: dict[int, _Block] = {}  # by number, those that anything was counted in
         self._blocks: dict[ModelVersion | None, _Block] = {}  # the same, by version
-        for number in range(MOST_BLOCKS):  # a dead worker's requests wait no more
+        for number in range(MOST_BLOCKS):
             if self._cells[layout.USED + number]:
-                self._cells[layout.start_of(number) + layout.PENDING] = 0
+                self._bury(layout.start_of(number))
         self._set_offset()
 
     def assign(self, blocks: Mapping[ModelVersion, int]) -> None:
@@ -70,6 +75,17 @@ class Counters:
         for version in blocks:
             self._blocks.pop(version, None)
 
+    def running(self, version: ModelVersion) -> Callable[[float], None]:
+        """What is to be called with 1 before each execution of a version and with -1 after it, so that one that ends the
+        worker is counted by its successor: once, as an INTERNAL error, whoever else was lost with it."""
+        start, _ = self._blocks.get(version) or self._begin(version)
+        cells, at = self._cells, start + layout.RUNNING
+
+        def mark(more: float) -> None:
+            cells[at] += more
+
+        return mark
+
     def rest(self) -> None:
         """Keep no pages of the file in memory until something is counted again: those of versions that are served no
         more would stay there. What was counted stays in the file."""
@@ -82,6 +98,14 @@ class Counters:
             if count or version in self._blocks:
                 start, _ = self._blocks.get(version) or self._begin(version)
                 self._cells[start + layout.PENDING] = count
+
+    def _bury(self, start: int) -> None:
+        """A dead worker's requests wait no more, and what it was running has failed."""
+        cells = self._cells
+        cells[start + layout.PENDING] = 0
+        if cells[start + layout.RUNNING] > 0:
+            cells[start + _CODE_CELL[Code.INTERNAL]] += cells[start + layout.RUNNING]
+        cells[start + layout.RUNNING] = 0
 
     def _set_offset(self) -> None:
         """Keep what a monotonic time needs to become Unix time; a clock that is set anew is noticed."""
@@ -173,12 +197,24 @@ class Counters:
     def _begin(self, version: ModelVersion | None) -> _Block:
         """The block of a version that nothing was counted for since this worker started."""
         number = 0 if version is None else self._assigned.get(version, 0)
+        if number not in self._begun and not self._reserve(number):
+            number = 0
         begun = self._begun.get(number)
         if begun is None:
             self._cells[layout.USED + number] = 1
             begun = self._begun[number] = layout.start_of(number), self._sizes(layout.start_of(number))
         self._blocks[version] = begun
         return begun
+
+    def _reserve(self, number: int) -> bool:
+        """Whether the disk has room for a block."""
+        try:
+            with self._path.open("r+b") as file:
+                _allocate(file, layout.start_of(number) * layout.CELL_BYTES, layout.BLOCK_BYTES)
+        except OSError as error:
+            _log.error("%s: there is no room to count a version by itself: %s", self._path, error.strerror or error)
+            return False
+        return True
 
     def _sizes(self, start: int) -> dict[int, int]:
         """The rows of a block that a worker before this one has begun."""
@@ -239,6 +275,13 @@ def _row_cell(start: int, index: int) -> int:
     return start + layout.SIZES + index * layout.SIZE_CELLS + 1
 
 
+def _allocate(file: BinaryIO, start: int, size: int) -> None:
+    """Have the disk keep room for these bytes: a process that writes to a mapped page for which there is none is ended
+    by SIGBUS. Raises OSError."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), start, size)
+
+
 def _open(path: Path) -> mmap.mmap:
     with path.open("a+b") as file:
         file.seek(0)
@@ -246,6 +289,7 @@ def _open(path: Path) -> mmap.mmap:
         if head != struct.pack("d", layout.LAYOUT) or file.seek(0, os.SEEK_END) != layout.FILE_BYTES:
             file.truncate(0)
             file.truncate(layout.FILE_BYTES)
+            _allocate(file, 0, layout.start_of(1) * layout.CELL_BYTES)
         mapped = mmap.mmap(file.fileno(), layout.FILE_BYTES)
     mapped[: layout.CELL_BYTES] = struct.pack("d", layout.LAYOUT)
     return mapped
