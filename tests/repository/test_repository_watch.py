@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dukou.repository import watch
-from dukou.repository.watch import changes
+from dukou.repository.watch import SOON_S, _wait_s, changes
 
 FAR_S = 3600.0
 ENOUGH_S = 10.0
@@ -141,3 +141,10 @@ def test_cancelling_leaves_nothing_behind(tmp_path: Path) -> None:
             await following
 
     run(scene)
+
+
+def test_a_look_that_takes_long_is_polled_for_more_seldom() -> None:
+    """A twentieth of the time at most."""
+    waits = [_wait_s(1.0, soon, took_s) for soon, took_s in ((False, 0.01), (False, 0.5), (True, 0.01), (True, 0.5))]
+
+    assert waits == [1.0, 10.0, SOON_S, 10.0]

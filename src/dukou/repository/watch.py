@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
+from dukou.core.clock import Clock, monotonic
+
 GATHER_S = 0.05
 """Changes seldom come alone: those that follow within this time are told together."""
 
@@ -19,6 +21,9 @@ PAUSE_S = 0.2
 
 SOON_S = 0.5
 """Time between looks at what is arriving."""
+
+MOST_LOOKING = 0.05
+"""Share of the time that looking may take where nothing is told: a large repository is polled more seldom."""
 
 _STEP_MS = 50
 
@@ -29,20 +34,25 @@ _log = logging.getLogger("dukou")
 
 
 async def changes(
-    folders: Callable[[], Iterable[Path]], poll_s: float, soon: Callable[[], bool] = lambda: False
+    folders: Callable[[], Iterable[Path]],
+    poll_s: float,
+    soon: Callable[[], bool] = lambda: False,
+    clock: Clock = monotonic,
 ) -> AsyncGenerator[None, None]:
     """Yields at once, then whenever something below the `folders` may have changed, at the latest after `poll_s`.
 
     `folders` is asked each time, so it may tell of others; those that do not exist are waited for. With a `poll_s` of 0
     it ends after the first look. While something is `soon` to be there (a version is arriving) it yields every SOON_S.
+    What is done after a yield is taken to be the look, and has MOST_LOOKING of the time between two polls.
     Close it (`contextlib.aclosing`) or cancel whoever iterates: then nothing stays behind.
     """
+    began_s = clock()
     yield
     changed = asyncio.Event()
     watched: frozenset[Identity] = frozenset()
     watching: asyncio.Task[None] | None = None
     try:
-        while (wait_s := _wait_s(poll_s, soon())) > 0:
+        while (wait_s := _wait_s(poll_s, soon(), clock() - began_s)) > 0:
             there = await asyncio.to_thread(_identify, tuple(folders()))
             if there != watched:
                 await _end(watching)
@@ -54,16 +64,17 @@ async def changes(
                     await changed.wait()
                     await asyncio.sleep(GATHER_S)
             changed.clear()
+            began_s = clock()
             yield
     finally:
         await _end(watching)
 
 
-def _wait_s(poll_s: float, soon: bool) -> float:
-    """How long until the next look, 0 for ever."""
-    if not soon:
-        return poll_s
-    return min(poll_s, SOON_S) if poll_s > 0 else SOON_S
+def _wait_s(poll_s: float, soon: bool, took_s: float) -> float:
+    """How long until the next look, after one that took so long; 0 for ever."""
+    if soon:
+        poll_s = min(poll_s, SOON_S) if poll_s > 0 else SOON_S
+    return max(poll_s, took_s / MOST_LOOKING) if poll_s > 0 else 0.0
 
 
 def _identify(folders: Iterable[Path]) -> frozenset[Identity]:
