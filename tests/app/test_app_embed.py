@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import dukou
@@ -64,9 +65,9 @@ def gated(monkeypatch: pytest.MonkeyPatch) -> list[Gated]:
     real = embed.open_version
 
     def opening(*arguments: Any) -> Any:
-        manifest, model, warnings = real(*arguments)
-        opened.append(Gated(model))
-        return manifest, opened[-1], warnings
+        version = real(*arguments)
+        opened.append(Gated(version.model))
+        return msgspec.structs.replace(version, model=opened[-1])
 
     monkeypatch.setattr(embed, "open_version", opening)
     return opened
@@ -123,6 +124,6 @@ def test_an_option_that_nothing_reads_is_warned_of(repository: Path) -> None:
     """With the option that was perhaps meant."""
     assignment = Assignment(ModelVersion("iris", 1), str(repository / "iris" / "1"), 1, {"thread": 2, "warm": False})
 
-    _, _, warnings = embed.open_version(assignment, ModelsConfig())
+    warnings = embed.open_version(assignment, ModelsConfig()).warnings
 
     assert warnings == ("models.options.iris.thread: there is no such option; did you mean threads?",)

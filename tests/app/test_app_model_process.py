@@ -12,7 +12,7 @@ import pytest
 from model_processes import CODE, DIES, HANGS, REFUSED, VERSION, Kept, kept
 from numpy.typing import NDArray
 
-from dukou.app.host import open_version
+from dukou.app.opening import open_version
 from dukou.config import ModelsConfig
 from dukou.core.comparison import Tally
 from dukou.core.errors import DukouError, Reason
@@ -55,7 +55,7 @@ def test_calls_are_answered_as_in_process(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with kept(tmp_path) as under_test:
-            _, local, _ = open_version(under_test.replica.assignment, ModelsConfig(trust_python=True))
+            local = open_version(under_test.replica.assignment, ModelsConfig(trust_python=True)).model
             model = remote(under_test)
 
             answers = await asyncio.gather(*[ask(model, float(n), -float(n)) for n in range(12)])

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from dukou.app.versions import Opened, Versions
+from dukou.app.opening import Opened
+from dukou.app.versions import Versions
 from dukou.config import EngineConfig
 from dukou.core.clock import monotonic
 from dukou.core.errors import DukouError, Reason

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dukou.app.host import open_version
+from dukou.app.opening import open_version
 from dukou.app.warming import answer_recorded
 from dukou.config import ModelsConfig
 from dukou.core.errors import DukouError, Reason
@@ -159,7 +159,7 @@ def test_a_version_whose_record_fails_is_not_opened(tmp_path: Path) -> None:
 
     with pytest.raises(DukouError) as caught:
         open_version(assignment, ModelsConfig(trust_python=True))
-    opened, _, _ = open_version(assignment, ModelsConfig(trust_python=True, warm=False))
+    opened = open_version(assignment, ModelsConfig(trust_python=True, warm=False))
 
     assert "warm-up record 2" in str(caught.value)
-    assert opened.options["warm"] is False
+    assert opened.manifest.options["warm"] is False

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dukou.app.declare import choose, declare, places
-from dukou.app.host import open_version
+from dukou.app.opening import open_version
 from dukou.config import ModelsConfig
 from dukou.core.model import ModelManifest, ModelVersion
 from dukou.core.runtime import LoadedModel
@@ -26,9 +26,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ModelMan
 
     found = {}
     for declared in declare(config, places(config, never)).models.values():
-        manifest, model, warnings = open_version(choose(declared), config)
-        assert warnings == ()
-        found[manifest.id.name] = manifest, model
+        opened = open_version(choose(declared), config)
+        assert opened.warnings == ()
+        found[opened.manifest.id.name] = opened.manifest, opened.model
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from numpy.typing import NDArray
 
 from dukou.app.declare import choose, declare, places
-from dukou.app.host import open_version
+from dukou.app.opening import open_version
 from dukou.app.passing import Packer
 from dukou.client.inputs import typed
 from dukou.config import EngineConfig, ModelsConfig
@@ -46,9 +46,10 @@ class InProcess:
     """
 
     def __init__(self, assignment: Assignment, config: ModelsConfig) -> None:
-        manifest, model, self.warnings = open_version(assignment, config)
+        opened = open_version(assignment, config)
+        self.warnings = opened.warnings
         self.version: ModelVersion = assignment.id
-        self.signature: Signature = manifest.signature("")
+        self.signature: Signature = opened.manifest.signature("")
         self._lock = Lock()
         self._closed = False
         self._loop = asyncio.new_event_loop()
@@ -57,7 +58,7 @@ class InProcess:
         self._engine = Engine(EngineConfig(), self._loop, monotonic, (), self._pool)
         self._thread.start()
         try:
-            self._run(self._put_in_force(manifest, model))
+            self._run(self._put_in_force(opened.manifest, opened.model))
         except BaseException:
             self.close()
             raise

@@ -7,38 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socket import socket
-from typing import TypeAlias
 
-import msgspec
-
+from dukou.app.opening import open_assigned
 from dukou.app.release import settle
 from dukou.app.taps import Taps, make_capture
-from dukou.app.versions import Opened, Versions
-from dukou.app.warming import answer_recorded
-from dukou.config import Config, ModelsConfig
-from dukou.config.load import nearest
+from dukou.app.versions import Versions
+from dukou.config import Config
 from dukou.core.clock import monotonic
-from dukou.core.errors import DukouError, Reason
 from dukou.core.event import Observer
-from dukou.core.link import Applied, Apply, Assignment, Freed
+from dukou.core.link import Applied, Apply, Freed
 from dukou.core.message import Served, Table
-from dukou.core.model import ModelManifest, ModelVersion
+from dukou.core.model import ModelVersion
 from dukou.core.route import Route, Shadow
-from dukou.core.runtime import LoadedModel
 from dukou.core.statistics import VersionStatistics
 from dukou.core.verb import Control
 from dukou.core.version import State
-from dukou.engine.executor import made_up
-from dukou.engine.replica import RemoteModel
 from dukou.engine.router import Engine
 from dukou.engine.shadow import Shadowing
 from dukou.net.listener import HttpServer
 from dukou.net.sockets import tls_context
-from dukou.repository.integrity import files_to_serve, verify
-from dukou.repository.local import is_packed
-from dukou.repository.manifest import read_manifest
-from dukou.runtimes.options import OPTIONS
-from dukou.runtimes.registry import runtime
 from dukou.telemetry.counters import Counters
 from dukou.telemetry.statistics import read_statistics
 
@@ -99,7 +86,7 @@ class Host:
         self._observers = watching
         self._versions = Versions(
             self.engine,
-            lambda assignment: _open(assignment, config.models),
+            lambda assignment: open_assigned(assignment, config.models),
             config.server.load_timeout_s,
             changed=self._tell_changed,
             freed=self._tell_freed,
@@ -186,83 +173,6 @@ class Host:
 
     def _blocks(self) -> Mapping[int, ModelVersion]:
         return {each.block: each.id for each in self._wanted.assignments if each.block}
-
-
-def _open(assignment: Assignment, models: ModelsConfig) -> Opened:
-    """A version as `assignment` has it: here, or in a model process. Raises DukouError."""
-    if not assignment.process:
-        return Opened(*open_version(assignment, models))
-    folder, version = Path(assignment.folder), assignment.id
-    if is_packed(folder):
-        manifest = msgspec.structs.replace(read_manifest(folder), id=version)
-    else:
-        from dukou.packing.adopt import adopt
-
-        manifest = adopt(folder, version, trust_python=models.trust_python).manifest
-    manifest = _with_options(manifest, assignment, models)
-    remote = RemoteModel(assignment.process, manifest)
-    signature = next(iter(manifest.signatures.values()))
-    try:
-        remote.infer(signature.name, made_up(signature, 1) or {}, signature.output_names(), {})
-    except DukouError as error:
-        if error.reason is Reason.NOT_SERVING:  # what else it says, it says of made-up rows
-            raise
-    return Opened(manifest, remote)
-
-
-def open_version(assignment: Assignment, models: ModelsConfig) -> tuple[ModelManifest, LoadedModel, tuple[str, ...]]:
-    """A version in memory: its manifest (called as assigned, the operator's options over its own), its model, and
-    warnings about libraries and settings that have no effect.
-
-    Of a packed version only the files that serve are opened, after checking their digests. Requests that were recorded
-    beside it have been answered. Raises DukouError.
-    """
-    folder = Path(assignment.folder)
-    manifest, model, warnings = (_open_packed if is_packed(folder) else _open_standing)(folder, assignment, models)
-    if models.warm:
-        answer_recorded(folder, manifest, model)
-    return manifest, model, (*warnings, *_unread_options(assignment, manifest.runtime))
-
-
-_Open: TypeAlias = tuple[ModelManifest, LoadedModel, tuple[str, ...]]
-
-
-def _open_packed(folder: Path, assignment: Assignment, models: ModelsConfig) -> _Open:
-    manifest = msgspec.structs.replace(read_manifest(folder), id=assignment.id)
-    manifest = _with_options(manifest, assignment, models)
-    verify(folder, manifest, files_to_serve(manifest))
-    trust = models.trust_python if manifest.runtime == "python" else models.trust_pickle
-    model = runtime(manifest.runtime).load(folder, manifest, trust=trust)
-    if manifest.runtime != "sklearn":
-        return manifest, model, ()
-    from dukou.packing.environment import library_versions
-    from dukou.runtimes.sklearn import differences
-
-    return manifest, model, tuple(differences(manifest, library_versions()))
-
-
-def _open_standing(folder: Path, assignment: Assignment, models: ModelsConfig) -> _Open:
-    from dukou.packing.adopt import adopt
-
-    adopted = adopt(folder, assignment.id, trust_python=models.trust_python)
-    manifest = _with_options(adopted.manifest, assignment, models)
-    return manifest, adopted.load(manifest), adopted.warnings
-
-
-def _with_options(manifest: ModelManifest, assignment: Assignment, models: ModelsConfig) -> ModelManifest:
-    cold = {} if models.warm else {"warm": False}
-    return msgspec.structs.replace(manifest, options={**manifest.options, **cold, **assignment.options})
-
-
-def _unread_options(assignment: Assignment, kind: str) -> tuple[str, ...]:
-    """A warning for each option that nothing reads; a Python model may have options of its own."""
-    if kind == "python":
-        return ()
-    return tuple(
-        f"models.options.{assignment.id.name}.{name}: there is no such option{nearest(name, OPTIONS)}"
-        for name in assignment.options
-        if name not in OPTIONS
-    )
 
 
 def _needless(route: Route, versions: Mapping[int, Served]) -> bool:

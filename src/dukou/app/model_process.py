@@ -21,7 +21,7 @@ import msgspec
 import uvloop
 
 from dukou.app.answering import Answering
-from dukou.app.host import open_version
+from dukou.app.opening import Opened, open_version
 from dukou.app.program import SETTINGS
 from dukou.config import Config
 from dukou.control.channel import Channel
@@ -30,8 +30,7 @@ from dukou.core.errors import DukouError, Reason
 from dukou.core.frame import PREFIX_BYTES, Call, Dropped, body_size, decode
 from dukou.core.link import Applied, Apply, Assignment, CompareBy, Compared, Drain, LoadReport, Ping, Pong
 from dukou.core.message import Copy
-from dukou.core.model import ModelManifest, State
-from dukou.core.runtime import LoadedModel
+from dukou.core.version import State
 from dukou.engine.router import Engine
 from dukou.telemetry.log import Lines, configure, write_stderr
 
@@ -120,8 +119,8 @@ class _Process:
         begun_s = monotonic()
         self._report(apply, LoadReport(assignment.id, State.LOADING, attempt=assignment.attempt))
         try:
-            manifest, model, warnings = await self._open(assignment)
-            self._answering = Answering(manifest, model, self._compare_by)
+            opened = await self._open(assignment)
+            self._answering = Answering(opened.manifest, opened.model, self._compare_by)
             self._door = Door(self._address, self._answering)
         except (Exception, SystemExit) as error:  # a model may not end its process without a word
             known = error if isinstance(error, DukouError) else DukouError(Reason.INTERNAL)
@@ -133,20 +132,19 @@ class _Process:
         report = LoadReport(
             assignment.id,
             State.AVAILABLE,
-            warnings=warnings,
+            warnings=opened.warnings,
             load_s=monotonic() - begun_s,
             attempt=assignment.attempt,
-            signatures=manifest.signatures,
+            signatures=opened.manifest.signatures,
         )
         self._report(apply, report)
 
-    async def _open(self, assignment: Assignment) -> tuple[ModelManifest, LoadedModel, tuple[str, ...]]:
+    async def _open(self, assignment: Assignment) -> Opened:
         """The version, loaded and warm. Raises DukouError, and whatever a model's own code raises."""
         loop = asyncio.get_running_loop()
         pool = ThreadPoolExecutor(1, thread_name_prefix="dukou")
         opened = await loop.run_in_executor(pool, open_version, assignment, self._config.models)
-        manifest, model, _ = opened
-        await Engine(self._config.engine, loop, monotonic, (), pool).stage_for(manifest, model).warm()
+        await Engine(self._config.engine, loop, monotonic, (), pool).stage_for(opened.manifest, opened.model).warm()
         pool.shutdown(wait=False)
         return opened
 

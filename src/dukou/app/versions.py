@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
-
+from dukou.app.opening import Opened
 from dukou.app.release import Held, in_thread, last_call, release
 from dukou.core.clock import Clock, monotonic
 from dukou.core.errors import DukouError, Reason
@@ -30,14 +29,6 @@ _SWITCH_INTERVAL_S = 0.0005
 """How long a loading thread keeps the interpreter while the loop wants it: a tenth of what is usual."""
 
 _log = logging.getLogger("dukou")
-
-
-class Opened(msgspec.Struct, frozen=True):
-    """A version in memory, and what its reader should know of it."""
-
-    manifest: ModelManifest
-    model: LoadedModel
-    warnings: tuple[str, ...] = ()
 
 
 Open = Callable[[Assignment], Opened]
