@@ -43,6 +43,7 @@ class Kept:
     def __init__(self, patience: Patience, load_timeout_s: float, program: str) -> None:
         self.reports: asyncio.Queue[LoadReport] = asyncio.Queue()
         self.rows: asyncio.Queue[tuple[ModelVersion, int]] = asyncio.Queue()
+        self.failed = 0
         self.replicas = Replicas(
             lambda link_fd, address: [program, str(TOY), str(link_fd), address],
             self._report,
@@ -61,6 +62,7 @@ class Kept:
 
     def _compared(self, version: ModelVersion, comparison: Comparison) -> None:
         self.rows.put_nowait((version, comparison.rows))
+        self.failed += comparison.failed
 
     async def until(self, state: State) -> LoadReport:
         """The next report of this state."""
@@ -127,6 +129,23 @@ def test_a_process_that_was_killed_is_told_and_replaced() -> None:
             after = await kept.until(State.AVAILABLE)
             assert "was ended by SIGKILL" in lost.error
             assert pid_of(after) != pid_of(before)
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_dies_has_failed_on_a_copy() -> None:
+    """It would otherwise be found as good as the copies that it survived."""
+
+    async def scenario() -> None:
+        async with running() as kept:
+            kept.apply(replica("good"))
+            before = await kept.until(State.AVAILABLE)
+
+            os.kill(pid_of(before), signal.SIGKILL)
+
+            await kept.until(State.LOADING)
+            assert kept.failed == 1
+        assert kept.failed == 1  # being let go of is no failure
 
     asyncio.run(scenario())
 

@@ -742,6 +742,28 @@ def test_a_tap_is_told_of_each_batch_after_its_answers(cost_s: float | None) -> 
     assert answered == [2]
 
 
+@pytest.mark.parametrize("cost_s", [None, 1e-6])
+def test_what_runs_is_marked(cost_s: float | None) -> None:
+    """One more while the model runs, none when it has ended, in a thread as on the loop."""
+    running: list[float] = [0.0]
+    seen: list[float] = []
+
+    async def main() -> None:
+        world = DriverWorld()
+        with batcher(Double(lambda values: seen.append(running[0])), cost_s=cost_s) as stage:
+
+            def mark(more: float) -> None:
+                running[0] += more
+
+            stage.mark = mark
+            await world.start(stage.infer(request(1.0))).wait()
+
+    run("uvloop", main)
+
+    assert set(seen) == {1.0}
+    assert running == [0.0]
+
+
 def test_a_tap_that_fails_costs_nobody_their_answer() -> None:
     """It is a defect, told to the loop's exception handler."""
     heard: list[dict[str, Any]] = []

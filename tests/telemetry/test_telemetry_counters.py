@@ -228,6 +228,20 @@ def test_the_requests_that_waited_for_a_dead_worker_wait_no_more(counters: Count
     assert read_totals(tmp_path, EVERY).blocks[1].pending == 0
 
 
+def test_what_a_dead_worker_was_running_has_failed(counters: Counters, tmp_path: Path) -> None:
+    """Its successor counts one error, once; what had ended before is none."""
+    mark = counters.running(IRIS)
+    for more in (1, -1, 1):
+        mark(more)
+    alive = read_totals(tmp_path, EVERY).blocks[1].errors
+
+    for _ in range(2):
+        Counters(tmp_path, 0).close()
+
+    assert alive == {}
+    assert read_totals(tmp_path, EVERY).blocks[1].errors == {Code.INTERNAL: 1}
+
+
 def test_versions_that_share_a_block_share_its_sizes(counters: Counters, tmp_path: Path) -> None:
     """Two versions without a block of their own never write over each other's rows."""
     for version, rows in ((ModelVersion("a", 1), 1), (ModelVersion("b", 1), 2), (ModelVersion("a", 1), 3)):

@@ -141,7 +141,14 @@ class Host:
         models = self._versions.served()
         routes = {name: route for name, route in wanted.routes.items() if not _needless(route, models.get(name, {}))}
         table = Table(self.engine.table.generation + 1, models, wanted.labels, routes)
-        self.engine.swap(table, self._taps.follow(table, wanted.routes))
+        on_trial = [
+            ModelVersion(name, weight.version)
+            for name, route in wanted.routes.items()
+            if len(route.weights) > 1
+            for weight in route.weights
+        ]
+        marks = {version: self._counters.running(version) for version in on_trial}
+        self.engine.swap(table, self._taps.follow(table, wanted.routes), marks)
         self._tell(Applied(wanted.generation, self._versions.reports()))
 
     def _tell_freed(self, generation: int) -> None:

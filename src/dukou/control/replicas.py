@@ -176,6 +176,8 @@ class _Keeper:
         self._record = self._record.after(life)
         if self._ending.is_set() or self._failed:
             return
+        if life.listened:  # it had taken copies, and did not survive one of them
+            self._on_compared(self.replica.assignment.id, Comparison(rows=1, disagreed=1, failed=1))
         pause_s = self._pause_s(self._record, False)
         if pause_s is None:
             times = self._record.failed_starts

@@ -2,7 +2,7 @@
 
 import logging
 from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -49,7 +49,8 @@ class Batcher:
 
     No timer is needed: what the loop reads in one iteration waits for its end, and what arrives while the model is
     busy runs together when it is free. Every request gets its own rows or its own error: a batch that fails is run
-    again one request at a time. `tap` is told of what ran, after the answers are out.
+    again one request at a time. `tap` is told of what ran, after the answers are out; `mark` is called with 1 before
+    each execution and with -1 after it, for whoever wants to know what a process ran when it died.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Batcher:
         self._timer: TimerHandle | None = None
         self._closed = False
         self.tap: Tap | None = None
+        self.mark: Callable[[float], None] | None = None
 
     @property
     def under_way(self) -> int:
@@ -191,7 +193,12 @@ class Batcher:
             if batch:
                 self._running += len(batch)
                 requests = [waiting.request for waiting in batch]
-                self._executor.run(requests, rows, partial(self._finish, batch, rows))
+                mark = self.mark
+                if mark is None:
+                    self._executor.run(requests, rows, partial(self._finish, batch, rows))
+                else:
+                    mark(1.0)
+                    self._executor.run(requests, rows, partial(self._finish_marked, mark, batch, rows))
 
     def _take(self, now: float) -> tuple[list[Waiting], int, list[Waiting]]:
         """Out of the group that waits longest: the next batch, its rows, and those whose deadline has passed.
@@ -222,6 +229,10 @@ class Batcher:
                 rows += request.rows
                 batch.append(waiting)
         return batch, rows, late
+
+    def _finish_marked(self, mark: Callable[[float], None], batch: list[Waiting], rows: int, ran: Ran) -> None:
+        mark(-1.0)
+        self._finish(batch, rows, ran)
 
     def _finish(self, batch: list[Waiting], rows: int, ran: Ran) -> None:
         """Hand out the answers, or deal with the failure; then let the next batch in."""

@@ -68,15 +68,20 @@ class Engine:
             waiting[batcher.version] = waiting.get(batcher.version, 0) + batcher.waiting
         return waiting
 
-    def swap(self, table: Table, taps: Mapping[ModelVersion, Tap] = {}) -> None:
-        """Put `table` in force; `taps` are told of what these versions answer from now on. Requests under way finish on
-        the versions chosen for them, untold."""
+    def swap(
+        self,
+        table: Table,
+        taps: Mapping[ModelVersion, Tap] = {},
+        marks: Mapping[ModelVersion, Callable[[float], None]] = {},
+    ) -> None:
+        """Put `table` in force; `taps` are told of what these versions answer from now on, and `marks` called around
+        their executions. Requests under way finish on the versions chosen for them, untold."""
         for batcher in self._batchers:
-            batcher.tap = None
-        for version, tap in taps.items():
-            served = table.models.get(version.name, {}).get(version.version)
-            if served is not None and isinstance(served.stage, Batcher):
-                served.stage.tap = tap
+            batcher.tap = batcher.mark = None
+        for versions in table.models.values() if taps or marks else ():
+            for served in versions.values():
+                if isinstance(served.stage, Batcher):
+                    served.stage.tap, served.stage.mark = taps.get(served.id), marks.get(served.id)
         self.table = table
 
     def choose(self, ref: ModelRef, key: str) -> Served:
