@@ -1,6 +1,6 @@
 """CPU per request with and without recording, in one process, without sockets: the writer's thread counts.
 
-    python bench/capture.py VERSION_FOLDER
+python bench/capture.py VERSION_FOLDER
 """
 
 import asyncio
@@ -34,14 +34,16 @@ async def main(folder: Path) -> None:
         for host in hosts.values():
             await host.apply(Apply(1, (Assignment(ModelVersion("iris", 1), str(folder), 1),)))
         settle()
+        print("| connections | " + " | ".join(f"{share:.0%} recorded" for share in SHARES) + " |")
+        print("|---|" + "---:|" * len(SHARES))
         for connections in (1, 64):
             seconds: dict[float, list[float]] = {share: [] for share in SHARES}
             for _ in range(ROUNDS):
                 for share, host in hosts.items():
                     seconds[share].append(await measure(host, "/predict", PREDICT, connections))
                     await asyncio.sleep(0.2)  # the writer finishes what it has
-            for share, of_share in seconds.items():
-                print(f"{connections:3} connections, {share:4.0%} recorded {median(of_share) * 1e6:7.2f} µs per request")
+            cells = [f"{median(of_share) * 1e6:.1f} µs" for of_share in seconds.values()]
+            print(f"| {connections} | {' | '.join(cells)} |")
         for host in hosts.values():
             host.close()
 

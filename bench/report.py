@@ -79,6 +79,9 @@ class Cell:
     largest_mb: float
 
 
+OF_CHANGES = "<!-- What follows is written by scripts/bench-changes. -->"
+
+
 def write_report(starts: list[Start], cells: list[Cell], rounds: int, seconds: int, output: Path | None) -> None:
     """Print the tables, and write them to `output` if it is given."""
     text = "\n".join(
@@ -86,7 +89,8 @@ def write_report(starts: list[Start], cells: list[Cell], rounds: int, seconds: i
     )
     print(text)
     if output is not None:
-        output.write_text(text + "\n", encoding="utf-8")
+        kept = output.read_text(encoding="utf-8").partition(OF_CHANGES)[1:] if output.exists() else ()
+        output.write_text("\n".join((text, *filter(None, ["".join(kept)]))).rstrip() + "\n", encoding="utf-8")
 
 
 def heading(rounds: int, seconds: int) -> list[str]:
