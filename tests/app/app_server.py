@@ -26,17 +26,18 @@ _OF_TESTS = {
 
 class Server:
     """A running server; a context manager that stops it and checks that it exits 0. `on_line` is told each line of its
-    log, in another thread."""
+    log, in another thread; `prefix` is a program that runs the command."""
 
     def __init__(
         self,
         *words: str | Path,
         environment: dict[str, str] | None = None,
         on_line: Callable[[str], None] = lambda line: None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self._on_line = on_line
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dukou", "serve", *map(str, words)],
+            [*prefix, sys.executable, "-m", "dukou", "serve", *map(str, words)],
             env=os.environ | _OF_TESTS | (environment or {}),
             stderr=subprocess.PIPE,
             text=True,

@@ -1,34 +1,23 @@
 """SIGKILL of the supervisor, a worker, a model process or all of them, at every step of a rollout: the same step goes
 on after a restart, calls are shared as they were, and what was acknowledged is there, whole."""
 
-import random
-import socket
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import psutil
 import pytest
-from app_server import LIMIT_S, Server
+from app_place import NAME, Place, ask, until
+from app_server import LIMIT_S
 from test_app_changes import adds
 
-from dukou.client.admin import Admin, read_token
 from dukou.client.errors import ClientError
-from dukou.control.operations import Audited, ModelStatus
-from dukou.control.store import Store
-from dukou.lifecycle.rollout import Rollout
-from dukou.lifecycle.wanted import Overrides
 
 pytestmark = [pytest.mark.socket, pytest.mark.slow]
 
-NAME = "m"
 PLAN = "shadow,incremental:20,50,100 least_s=3600 manual=true"
 """No step is left but by a promote."""
 
@@ -49,83 +38,6 @@ class Model:
     def predict(self, inputs):
         return inputs["x"] + 4
 """
-
-
-class Place:
-    """A server that comes back: always the same command, ports and state folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.models = folder / "models"
-        self.state = folder / "state"
-        self.port, self.admin_port = steady_ports(2)
-        token = folder / "token"
-        self.words = (
-            self.models,
-            *("--port", str(self.port), "--trust-python"),
-            *("--set", f"admin.listen=127.0.0.1:{self.admin_port}", "--set", f"admin.token_file={token}"),
-            *("--set", f"telemetry.state_dir={self.state}", "--set", "models.poll_s=0.2"),
-        )
-        self.server = self.start()
-        self.admin = Admin(f"127.0.0.1:{self.admin_port}", self._token(token), caller="test", timeout_s=LIMIT_S)
-
-    def start(self, on_line: Callable[[str], None] = lambda line: None) -> Server:
-        self.server = Server(*self.words, on_line=on_line)
-        return self.server
-
-    def _token(self, path: Path) -> str:
-        until(path.exists, "a token")
-        return read_token(path)
-
-    # What it says.
-
-    def status(self) -> ModelStatus:
-        """Once the admin API answers."""
-        return eventually(lambda: self.admin.get(f"/v1/models/{NAME}", ModelStatus))
-
-    def shares(self) -> dict[int, float]:
-        return {one.version: one.share for one in self.status().versions if one.share}
-
-    def shadows(self) -> dict[int, float]:
-        return {one.version: one.shadow for one in self.status().versions if one.shadow}
-
-    def rollout(self) -> dict[str, Any]:
-        found: dict[str, Any] = eventually(lambda: self.admin.get(f"/v1/models/{NAME}/rollout", dict[str, Any]))
-        return found
-
-    def where(self) -> tuple[int, str, int]:
-        """The rollout under way, its status, and the number of its step."""
-        said = self.rollout()
-        return said["id"], said["status"], next(one["number"] for one in said["steps"] if one["state"] == "now")
-
-    def compared(self) -> int:
-        """Rows of copies that were compared."""
-        return int((self.rollout()["answers"] or {"rows": 0})["rows"])
-
-    def verb(self, verb: str, **body: Any) -> ModelStatus:
-        return self.admin.post(f"/v1/models/{NAME}:{verb}", ModelStatus, body)
-
-    def answers(self, calls: int) -> Counter[int]:
-        """How many of so many calls each version answers, by what it adds."""
-        return Counter(int(ask(self.port)) for _ in range(calls))
-
-    # Nobody serves.
-
-    def audit(self) -> list[Audited]:
-        """What the store has, the latest first; its last entry is how things are. Nothing is there by half."""
-        with closing(Store.open(self.state / "store.db")) as store:
-            assert store.problem == ""
-            history = store.history(NAME, 10_000)
-            overrides, rollouts = store.overrides(), {one.model: one for one in store.rollouts()}
-        assert [one.id for one in history] == list(range(len(history), 0, -1))
-        change = next((one for one in history if one.verb not in {"follow", "configure"}), None)
-        assert change is not None
-        said = dict(change.after)
-        del said["calls"]
-        rollout = rollouts.get(NAME)
-        assert said.pop("rollout", None) == (rollout and outline(rollout))
-        assert as_json(Overrides()) | said == as_json(overrides[NAME])
-        return history
 
 
 class Traffic:
@@ -155,59 +67,6 @@ class Traffic:
         self._thread.join()
 
 
-def outline(rollout: Rollout) -> dict[str, Any]:
-    """As the audit tells it."""
-    status = rollout.status.value
-    return {"id": rollout.id, "candidate": rollout.candidate, "step": rollout.step, "status": status}
-
-
-def as_json(value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
-    return found
-
-
-def ask(port: int) -> float:
-    """What the model adds. Raises OSError, HTTPException where nobody answers."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)) as connection:
-        connection.request("POST", f"/v1/models/{NAME}:predict", '{"instances": [0.0]}')
-        answer = connection.getresponse()
-        body = answer.read()
-    assert answer.status == 200, f"{answer.status} {body!r}"
-    number: float = msgspec.json.decode(body)["predictions"][0]
-    return number
-
-
-def eventually(get: Callable[[], Any]) -> Any:
-    """What `get` returns once the admin API answers."""
-    give_up_s = time.monotonic() + LIMIT_S
-    while True:
-        try:
-            return get()
-        except ClientError:
-            if time.monotonic() > give_up_s:
-                raise
-            time.sleep(0.02)
-
-
-def until(fits: Callable[[], bool], what: str) -> None:
-    """Return once `fits` is true."""
-    give_up_s = time.monotonic() + LIMIT_S
-    while not fits():
-        assert time.monotonic() < give_up_s, f"there never was {what}"
-        time.sleep(0.02)
-
-
-def steady_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, and that the system gives to no caller while the server is away."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(20_000, 32_000)
-        with suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-    return found
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     """A server of a model with two versions, the first of which answers."""
@@ -216,8 +75,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.verb("deploy", version=1)  # so that another version waits until somebody asks for it
     adds(2.0, place.models / NAME / "2" / "model.onnx")
     yield place
-    if place.server.process.poll() is None:
-        place.server.kill_all()
+    place.end()
 
 
 def crash_supervisor(place: Place) -> None:
