@@ -21,7 +21,7 @@ ALLOWED = {
     "telemetry": set(),
     "net": {"wire"},
     "packing": {"repository", "runtimes"},
-    "control": {"lifecycle", "repository", "net"},  # of net, the table of HTTP statuses
+    "control": {"lifecycle", "net"},  # of net, the table of HTTP statuses
     "client": {"wire"},
     "testing": {"wire", "engine", "runtimes", "repository"},
 }

@@ -39,8 +39,8 @@ async def run_worker(
     Connections are accepted only after the first table is loaded and the supervisor found it good, so a worker that
     was restarted never refuses what the others serve; until then they wait in the sockets' backlog. SIGTERM to this
     process alone drains it, as does the end of the link: a worker whose supervisor died finishes what it has within
-    `grace_s` and exits. (A successor that adopts running workers is not there yet.) SIGINT and SIGHUP, which a terminal
-    sends to all its processes, are the supervisor's to act upon.
+    `grace_s` and exits. SIGINT and SIGHUP, which a terminal sends to all its processes, are the supervisor's to act
+    upon.
     """
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)

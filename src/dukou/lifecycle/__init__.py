@@ -1,1 +1,3 @@
-"""Pure decisions about versions: which should be served."""
+"""Decisions about versions: what should be served, what loads next, how a new version is compared, and where its
+rollout goes. No I/O here, and pure functions but for what `reconciler` and `retry` remember.
+"""

@@ -1,1 +1,1 @@
-"""Where versions live: folders, manifests and their integrity."""
+"""Where versions live: folders, manifests and their integrity, and how what comes to them is noticed."""

@@ -1,1 +1,3 @@
-"""Observers: callables that take one Event."""
+"""What was seen: observers (callables that take one Event) that count and log, what was counted as pages and sums, and
+the recording of calls.
+"""
