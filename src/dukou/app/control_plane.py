@@ -28,6 +28,9 @@ from dukou.lifecycle.wanted import Declared, Overrides
 JUDGE = "the judge"
 POLICY = "the policy"
 
+_MOST_TOLD = 1000
+"""Of so many things it is known what was logged of them last."""
+
 _log = logging.getLogger("dukou.control")
 
 
@@ -80,9 +83,9 @@ class ControlPlane:
         self.reconciler.heard(applied, self._clock())
         for report in applied.reports:
             if report.error and self.reconciler.is_wanted(report.id):
-                self._tell((report.id, "load"), report.error)
+                self.tell((report.id, "load"), report.error)
             for warning in report.warnings:
-                self._tell((report.id, warning), warning, logging.WARNING)
+                self.tell((report.id, warning), warning, logging.WARNING)
         self._announced = True
         self.reconcile()
 
@@ -95,7 +98,7 @@ class ControlPlane:
         """A model process tells how it is."""
         self.reconciler.shadow_heard(report)
         if report.error:
-            self._tell((version, "shadow"), report.error)
+            self.tell((version, "shadow"), report.error)
         self.reconcile()
 
     def compared(self, version: ModelVersion, comparison: Comparison) -> None:
@@ -147,8 +150,10 @@ class ControlPlane:
         audited = msgspec.structs.replace(audited, after=self._said(name, changed))
         rollout = change.rollout if change.rollout != model.rollout else None
         self.store.commit(audited, {name: change.overrides}, rollout)
+        shared = self.reconciler.wanted(name, self._clock()).weights
         model.overrides, model.rollout = change.overrides, change.rollout
-        self._caused.add(name)
+        if self.reconciler.wanted(name, self._clock()).weights != shared:
+            self._caused.add(name)
         _log.info("%s: %s by %s%s", name, verb, cause.who, f": {cause.why}" if cause.why else "")
 
     def note(self, verb: str, name: str, cause: Cause, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -157,7 +162,7 @@ class ControlPlane:
         try:
             self.store.commit(Audited(self._wall_clock(), cause, verb, name, before, after))
         except DukouError as error:
-            self._tell("audit", f"a change could not be audited: {error}")
+            self.tell("audit", f"a change could not be audited: {error}")
 
     def decided(self, name: str, decision: Decision) -> None:
         """Act upon what was decided about a model's rollout."""
@@ -173,13 +178,14 @@ class ControlPlane:
             if model.declared is not None:
                 self._settle(name)
         served = {name: self.reconciler.now(name).weights for name in self.reconciler.models}
+        self._caused &= served.keys()
         decided = self.reconciler.decide(self._clock())
         if decided.apply is not None:
             table = msgspec.structs.replace(decided.apply, generation=self.reconciler.table.generation + 1)
             try:
                 self.store.publish(table)
             except DukouError as error:
-                self._tell("store", f"the table in force is not in the store: {error}")
+                self.tell("store", f"the table in force is not in the store: {error}")
             generation = self._publish(table)
             self.reconciler.sent(msgspec.structs.replace(table, generation=generation))
             for name, weights in served.items():
@@ -218,7 +224,7 @@ class ControlPlane:
             number, at = self.store.next_rollout_id(), self._wall_clock()
             change = deploy(case, target, "", None, rollout_id=number, now_at=at)
         except DukouError as error:
-            self._tell((name, "rollout"), f"version {target} of {name!r} gets no rollout: {error}", logging.WARNING)
+            self.tell((name, "rollout"), f"version {target} of {name!r} gets no rollout: {error}", logging.WARNING)
             return
         self._quietly("deploy", name, f"version {target} has come to the repository", change)
 
@@ -246,7 +252,7 @@ class ControlPlane:
         try:
             self._keep(verb, name, Cause(who, why), change)
         except DukouError as error:
-            self._tell((name, "store"), f"{name}: {verb} waits for the store: {error}")
+            self.tell((name, "store"), f"{name}: {verb} waits for the store: {error}")
 
     def _said(self, name: str, model: Model) -> dict[str, Any]:
         """A model's state for the audit: what is not as if nobody had ever changed anything."""
@@ -277,24 +283,28 @@ class ControlPlane:
     def _tell_problems(self, name: str) -> None:
         model = self.reconciler.models[name]
         if model.problem:
-            self._tell((name, "problem"), f"model {name!r}: {model.problem}; what is loaded stays", logging.WARNING)
+            self.tell((name, "problem"), f"model {name!r}: {model.problem}; what is loaded stays", logging.WARNING)
         else:
             self._told.pop((name, "problem"), None)
         for number, found in model.seen.versions.items():
             version = ModelVersion(name, number)
             if self.reconciler.changed(version):
                 text = f"model {name!r}, version {number} was changed in place; it is ignored until it is reloaded"
-                self._tell((version, "changed", found.mark), text, logging.WARNING)
+                self.tell((version, "changed", found.mark), text, logging.WARNING)
             elif found.error:
-                self._tell((version, "found"), f"model {name!r}, version {number}: {found.error}")
+                self.tell((version, "found"), f"model {name!r}, version {number}: {found.error}")
 
-    def _tell(self, about: object, text: str, level: int = logging.ERROR) -> None:
-        """Log something once, and again only after it has been something else. What is known when the server starts is
-        told with its announcement."""
-        if self._told.get(about) != text:
-            self._told[about] = text
-            if self._announced:
-                _log.log(level, "%s", text)
+    def tell(self, about: object, text: str, level: int = logging.ERROR) -> None:
+        """Log something once, and again only after it has been something else, or long ago. What is known when the
+        server starts is told with its announcement."""
+        if self._told.get(about) == text:
+            return
+        self._told.pop(about, None)
+        self._told[about] = text
+        if len(self._told) > _MOST_TOLD:
+            del self._told[next(iter(self._told))]
+        if self._announced:
+            _log.log(level, "%s", text)
 
 
 def _shared(weights: tuple[Weight, ...]) -> str:

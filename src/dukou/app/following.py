@@ -125,6 +125,7 @@ class Following:
         return declaration.models, declaration.warnings
 
     def _see(self, declared: Mapping[str, Declared]) -> Mapping[str, Seen]:
+        self._eye.keep(declared.keys())
         return {name: self._see_model(one) for name, one in declared.items()}
 
     def _see_model(self, declared: Declared) -> Seen:

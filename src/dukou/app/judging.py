@@ -1,6 +1,6 @@
 """Rollouts under way: what was measured is added up, and the judge asked where each goes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -35,18 +35,35 @@ class Judging:
         self._kept_s: dict[int, float] = {}
 
     def tick(self) -> None:
-        """Measure every rollout under way, and act upon what the judge says."""
-        for name, model in list(self._plane.reconciler.models.items()):
-            rollout = model.rollout
-            if rollout is None or not rollout.status.under_way or model.declared is None:
-                continue
-            rollout = model.rollout = self._measured(rollout)
-            decision = next_step(rollout)
-            if decision.verdict is Verdict.STAY:
-                model.rollout = msgspec.structs.replace(rollout, reason=decision.reason)
-                self._keep(model.rollout)
-            else:
-                self._plane.decided(name, decision)
+        """Measure every rollout under way, and act upon what the judge says. What cannot be read or kept now is tried
+        again the next time."""
+        under_way = {
+            name: model.rollout
+            for name, model in self._plane.reconciler.models.items()
+            if model.rollout is not None and model.rollout.status.under_way and model.declared is not None
+        }
+        self._forget({rollout.id for rollout in under_way.values()})
+        for name, rollout in under_way.items():
+            try:
+                self._judge(name, rollout)
+            except (DukouError, OSError) as error:
+                self._plane.tell((name, "judge"), f"{name}: its rollout stays where it is: {error}")
+
+    def _judge(self, name: str, rollout: Rollout) -> None:
+        model = self._plane.reconciler.models[name]
+        rollout = model.rollout = self._measured(rollout)
+        decision = next_step(rollout)
+        if decision.verdict is Verdict.STAY:
+            model.rollout = msgspec.structs.replace(rollout, reason=decision.reason)
+            self._keep(model.rollout)
+        else:
+            self._plane.decided(name, decision)
+
+    def _forget(self, under_way: Collection[int]) -> None:
+        """Let go of rollouts that are over."""
+        self._last = {key: counts for key, counts in self._last.items() if key[0] in under_way}
+        self._ticked_s = {number: at_s for number, at_s in self._ticked_s.items() if number in under_way}
+        self._kept_s = {number: at_s for number, at_s in self._kept_s.items() if number in under_way}
 
     def _measured(self, rollout: Rollout) -> Rollout:
         """The rollout with what happened since the last look; its step's time goes on only while its candidate can be

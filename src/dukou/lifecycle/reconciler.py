@@ -374,13 +374,16 @@ class Reconciler:
             self._failures.succeeded(report.id)
 
     def _forget(self) -> None:
-        """Let go of models that are declared no more and of which nothing is left, and of what failed and has gone."""
+        """Let go of models that are declared no more and of which nothing is left, and of versions that have gone."""
         for name, model in list(self.models.items()):
             if model.declared is None and not self.now(name).states:
                 del self.models[name]
-        self._failures.forget(
-            lambda version: version.name in self.models and version.version in self.models[version.name].seen.versions
-        )
+        there = {ModelVersion(name, number) for name, model in self.models.items() for number in model.seen.versions}
+        there |= {*self._assigned, *self._dropped}
+        self._failures.forget(there.__contains__)
+        for known in (self._since, self._attempts, self._marks):
+            for version in known.keys() - there:
+                del known[version]
 
 
 def _highest_first(numbers: Iterable[int]) -> tuple[int, ...]:

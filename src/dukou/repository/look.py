@@ -72,6 +72,10 @@ class Look:
             return Seen(problem=f"{error.filename}: {error.strerror}")
         return self._look((name, None), places, tuple, ())
 
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all other models."""
+        self._known = {key: known for key, known in self._known.items() if key[0] in names}
+
     def _look(
         self, key: tuple[str, Path | None], places: Mapping[int, "_Place"], wanted: Chooser, warnings: tuple[str, ...]
     ) -> Seen:
