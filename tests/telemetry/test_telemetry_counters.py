@@ -228,6 +228,28 @@ def test_the_requests_that_waited_for_a_dead_worker_wait_no_more(counters: Count
     assert read_totals(tmp_path, EVERY).blocks[1].pending == 0
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_block_that_is_given_to_another_version_begins_anew(tmp_path: Path, restarted: bool) -> None:
+    """Also when the worker that counted there has gone; what the version before still answers is nobody's."""
+    counters = Counters(tmp_path, 0)
+    counters.assign({IRIS: 1})
+    counters(batch(IRIS, rows=1))
+    if restarted:
+        counters.close()
+        counters = Counters(tmp_path, 0)
+
+    counters.assign({WINE: 1})
+    left = read_totals(tmp_path, EVERY).blocks
+    counters(batch(WINE, rows=2))
+    counters(batch(IRIS, rows=3))
+    blocks = read_totals(tmp_path, EVERY).blocks
+    counters.close()
+
+    assert left == {}
+    assert set(blocks[1].sizes) == {2}
+    assert set(blocks[0].sizes) == {3}
+
+
 def test_what_a_dead_worker_was_running_has_failed(counters: Counters, tmp_path: Path) -> None:
     """Its successor counts one error, once; what had ended before is none."""
     mark = counters.running(IRIS)

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 
-from dukou.core.errors import DukouError, Reason
 from dukou.core.version import ModelVersion
 from dukou.telemetry.layout import MOST_BLOCKS
 
@@ -10,7 +9,8 @@ from dukou.telemetry.layout import MOST_BLOCKS
 class Blocks:
     """Gives each version a block of its own for the life of the server; block 0 is for calls of no version.
 
-    When all are given out, the ones of versions that are served no more are given again, the oldest first.
+    When all are given out, those of versions that are served no more are given again; a version that comes when there
+    is none has block 0.
     """
 
     def __init__(self, most: int = MOST_BLOCKS) -> None:
@@ -18,10 +18,12 @@ class Blocks:
         self._of: dict[ModelVersion, int] = {}
 
     def of(self, version: ModelVersion) -> int:
-        """The block of a version. Raises DukouError CONFIG_INVALID when there is none left."""
+        """The block of a version."""
         block = self._of.get(version)
         if block is None:
-            block = self._of[version] = self._next()
+            block = self._next()
+            if block:
+                self._of[version] = block
         return block
 
     def keep(self, used: Collection[ModelVersion]) -> None:
@@ -34,4 +36,4 @@ class Blocks:
         for block in range(1, self._most):
             if block not in taken:
                 return block
-        raise DukouError(Reason.CONFIG_INVALID, detail=f"one server has {self._most - 1} versions at most")
+        return 0

@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
+from zlib import crc32
 
 from dukou.core.buckets import FINE_SECONDS, SECONDS
 from dukou.core.clock import Clock, monotonic, wall
@@ -72,12 +73,14 @@ class Counters:
         if wrong := [block for block in blocks.values() if not 0 <= block < MOST_BLOCKS]:
             raise ValueError(f"block {wrong[0]} is not within 0..{MOST_BLOCKS - 1}")
         self._assigned |= blocks
-        for version in blocks:
+        for version, block in blocks.items():
             self._blocks.pop(version, None)
+            if block and self._cells[layout.USED + block] not in (0.0, _owner(version)):
+                self._empty(block, version)
 
     def running(self, version: ModelVersion) -> Callable[[float], None]:
-        """What is to be called with 1 before each execution of a version and with -1 after it, so that one that ends the
-        worker is counted by its successor: once, as an INTERNAL error, whoever else was lost with it."""
+        """What is to be called with 1 before each execution of a version and with -1 after it: one that ends the worker
+        is counted by its successor, as a single INTERNAL error, whoever else was lost with it."""
         start, _ = self._blocks.get(version) or self._begin(version)
         cells, at = self._cells, start + layout.RUNNING
 
@@ -98,6 +101,16 @@ class Counters:
             if count or version in self._blocks:
                 start, _ = self._blocks.get(version) or self._begin(version)
                 self._cells[start + layout.PENDING] = count
+
+    def _empty(self, block: int, owner: ModelVersion) -> None:
+        """What another version has left in a block that is `owner`'s now is not told as its own."""
+        start = layout.start_of(block) * layout.CELL_BYTES
+        self._map[start : start + layout.BLOCK_BYTES] = bytes(layout.BLOCK_BYTES)
+        self._cells[layout.USED + block] = 0
+        self._begun.pop(block, None)
+        for version in [each for each, at in self._assigned.items() if at == block and each != owner]:
+            del self._assigned[version]
+            self._blocks.pop(version, None)
 
     def _bury(self, start: int) -> None:
         """A dead worker's requests wait no more, and what it was running has failed."""
@@ -201,7 +214,7 @@ class Counters:
             number = 0
         begun = self._begun.get(number)
         if begun is None:
-            self._cells[layout.USED + number] = 1
+            self._cells[layout.USED + number] = _owner(version) if number else 1
             begun = self._begun[number] = layout.start_of(number), self._sizes(layout.start_of(number))
         self._blocks[version] = begun
         return begun
@@ -268,6 +281,11 @@ def clear(folder: Path) -> None:
     """Remove the counts of an earlier server, whose block numbers meant other versions."""
     for path in folder.glob(f"{PREFIX}*"):
         path.unlink(missing_ok=True)
+
+
+def _owner(version: ModelVersion | None) -> float:
+    """What tells in the header whose block it is; never 0."""
+    return 1.0 + crc32(str(version).encode())
 
 
 def _row_cell(start: int, index: int) -> int:

@@ -25,7 +25,7 @@ FINE_BUCKETS = len(FINE_SECONDS) + 1
 ROW_BUCKETS = len(ROWS) + 1
 CELL_BYTES = 8
 
-# The header: layout number, process id, Unix time less monotonic time, then for each block whether it is in use.
+# The header: layout number, process id, Unix time less monotonic time, then for each block whose it is, 0 for nobody's.
 PID = 1
 OFFSET = 2
 USED = 3
