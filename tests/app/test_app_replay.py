@@ -212,7 +212,7 @@ def wait_for(count: int, folder: Path) -> None:
         (["--version", "2"], "say where the versions are: --repository FOLDER"),
         (
             ["--version", "9", "--against", "ROWS"],
-            "model 'sign', version 9: there is no such version; served are: 7, 6, 5",
+            "model 'sign', version 9: there is no such version; there are: 7, 6, 5",
         ),
         (["--version", "2", "--primary", "2", "--against", "ROWS"], "version 2 would be compared with itself"),
         (["--version", "2", "--primary", "9", "--against", "ROWS"], "version 9: there is no such version"),

@@ -67,14 +67,17 @@ def test_a_mixed_repository_is_served_to_its_end(repository: Path) -> None:
 
 
 def test_code_that_is_not_trusted_stops_nobody_else(repository: Path) -> None:
-    """Its model has failed, with the flag to use; the others are served."""
+    """Its model has failed, with the flag to use, and is named in the warning; the others are served."""
     with Server(repository, "--port", "0") as server:
         state = server.get("/v1/models/count").json()["model_version_status"][0]
         ready = server.get("/v2/models/addsub/ready")
+    (warning,) = (line for line in server.log if "--trust-python" in line and line.startswith("warning: "))
 
     assert state["state"] == "END"
     assert "--trust-python" in state["status"]["error_message"]
     assert ready.status_code == 200
+    assert warning.startswith("warning: model 'count', version 1: ")
+    assert warning.count("version 1") == 1
 
 
 def test_a_label_of_a_version_that_is_not_served_ends_the_start(repository: Path) -> None:

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from control.admin_server import TOKEN, AdminServer, MemoryModel, MemoryOperations, admin_server
+from dukou.cli.history import differences
 from dukou.cli.main import run
+from dukou.cli.status import lines
+from dukou.control.operations import ModelStatus, VersionStatus
 from dukou.core.errors import DukouError, Reason
+from dukou.core.version import State
 from dukou.lifecycle.rollout import Status
 
 pytestmark = pytest.mark.socket
@@ -50,6 +54,15 @@ def test_status_shows_every_model(server: AdminServer, iris: MemoryModel, capsys
         "  2        END                       barred until it is promoted",
         "  1        AVAILABLE  100 %  stable",
     ]
+
+
+def test_what_a_barred_version_needs_is_said_once() -> None:
+    """By the server, which knows why."""
+    versions = (VersionStatus(2, State.END, "it was rolled back; `dukou promote` ...", barred=True),)
+
+    told = list(lines([ModelStatus("iris", 1, None, "latest:1", versions)]))
+
+    assert told[-1].endswith("  barred; it was rolled back; `dukou promote` ...")
 
 
 def test_status_shows_a_rollout(server: AdminServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +111,7 @@ def test_a_version_is_deployed_and_rolled_back(server: AdminServer, capsys: pyte
 
     assert said == ["iris: version 2 answers; a rollback goes to 1"] * 2 + ["iris: version 1 answers"]
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  rollback iris  by token, as \S+@\S+", lines[0])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  rollback iris  by \S+@\S+ \(token\)", lines[0])
     assert lines[1] == "    serving: nothing → 1"
     assert "deploy iris" in lines[2]
     assert lines[3:] == ["    why: June data", "    serving: nothing → 2"]
@@ -163,6 +176,20 @@ def test_the_history_for_machines(server: AdminServer, capsys: pytest.CaptureFix
     assert [each["id"] for each in json.loads(capsys.readouterr().out)["changes"]] == [3, 2]
 
 
+def test_what_has_changed_is_told_in_words() -> None:
+    """Lists, tables and rollouts as people write them."""
+    rollout = {"id": 3, "candidate": 2, "step": 0, "status": "RUNNING"}
+    before = {"barred": [3], "labels": {"stable": 1}, "serving": 1}
+    after = {"barred": [2, 3], "labels": {}, "serving": 1, "rollout": rollout, "calls": "version 1: 100%"}
+
+    assert list(differences(before, after)) == [
+        "barred: 3 → 2, 3",
+        'labels: {"stable": 1} → nothing',
+        "rollout: nothing → number 3 of version 2, step 1, RUNNING",
+        "calls: nothing → version 1: 100%",
+    ]
+
+
 def test_nothing_was_changed_yet(server: AdminServer, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty history is no empty page."""
     assert run(["history"]) == 0
@@ -173,13 +200,13 @@ def test_nothing_was_changed_yet(server: AdminServer, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("argv", "code", "text"),
     [
-        (["status", "irsi"], 1, "there is no such model; served are: iris (HTTP 404); did you mean iris?"),
+        (["status", "irsi"], 1, "there is no such model; served are: iris; did you mean iris?"),
         (["rollback", "irsi"], 1, "did you mean iris?"),
-        (["status", "wine"], 1, "there is no such model; served are: iris (HTTP 404)\n"),
-        (["deploy", "iris", "--version", "9"], 1, "version 9: there is no such version; served are: [1, 2] (HTTP 404)"),
+        (["status", "wine"], 1, "there is no such model; served are: iris\n"),
+        (["deploy", "iris", "--version", "9"], 1, "version 9: there is no such version; there are: [1, 2]"),
         (["deploy", "iris", "--plan", "shadow,5"], 1, "'5' in 'shadow,5'"),
-        (["rollback", "iris"], 1, "there is no version to go back to (HTTP 409)"),
-        (["rollout", "iris"], 1, "there has been no rollout (HTTP 409)"),
+        (["rollback", "iris"], 1, "there is no version to go back to\n"),
+        (["rollout", "iris"], 1, "there has been no rollout\n"),
         (["status", "--token-file", "/nowhere/token"], 1, "A server makes it when it starts: is `dukou serve` running"),
         (["status", "--admin", "127.0.0.1:1"], 1, "nobody answers at 127.0.0.1:1: is `dukou serve` running"),
         (["status", "--admin", "nonsense"], 1, "admin.listen (--admin)"),
@@ -209,7 +236,7 @@ def test_a_wrong_token_is_traced_to_its_file(
 
     assert run(["status", "--token-file", str(other)]) == 1
 
-    assert capsys.readouterr().err == (f"dukou: that is not this server's token (HTTP 401); it was read from {other}\n")
+    assert capsys.readouterr().err == (f"dukou: that is not this server's token; it was read from {other}\n")
 
 
 def test_a_store_that_cannot_be_written_is_passed_on(server: AdminServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +245,7 @@ def test_a_store_that_cannot_be_written_is_passed_on(server: AdminServer, capsys
 
     assert run(["status"]) == 1
 
-    assert "the store /state/store.db: it is locked; nothing was changed (HTTP 503)" in capsys.readouterr().err
+    assert "the store /state/store.db: it is locked; nothing was changed\n" in capsys.readouterr().err
 
 
 def test_the_settings_file_of_the_server_is_enough(

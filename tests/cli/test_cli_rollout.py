@@ -89,9 +89,9 @@ def test_a_log_gets_a_line_when_something_changes(capsys: pytest.CaptureFixture[
 
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(": ")[2].partition(": ")[0] for line in lines] == [
-        "RUNNING, step 1 of 3 (shadow)",
-        "RUNNING, step 2 of 3 (incremental)",
-        "HELD, step 2 of 3 (incremental)",
+        "RUNNING, step 1 of 3 (shadow, copies of 100 %)",
+        "RUNNING, step 2 of 3 (incremental, 5 % of the calls)",
+        "HELD, step 2 of 3 (incremental, 5 % of the calls)",
         "dukou promote iris, or dukou rollback iris",
         "PROMOTED",
     ]

@@ -51,7 +51,7 @@ def test_a_model_is_read_and_changed() -> None:
 
     assert [each.serving for each in (*models, deployed)] == [1, 2]
     assert [each.versions[0].labels for each in (labelled, cleared)] == [("a/b",), ()]
-    assert [each.cause.who for each in operations.audit] == ["token, as zo??@host"] * 3
+    assert [each.cause.who for each in operations.audit] == ["zo??@host (token)"] * 3
     assert operations.audit[-1].cause.why == "done & gone"
 
 

@@ -76,7 +76,7 @@ def test_a_deploy_without_a_plan_is_at_once_and_rolled_back(http: httpx.Client, 
     changes = http.get("/v1/models/iris/history").json()["changes"]
     assert [(each["verb"], each["cause"]) for each in changes] == [
         ("rollback", {"who": "token", "why": "wrong answers"}),
-        ("deploy", {"who": "token, as alice@host", "why": ""}),
+        ("deploy", {"who": "alice@host (token)", "why": ""}),
     ]
 
 
@@ -295,7 +295,7 @@ def test_a_large_body_is_refused_before_it_is_read(server: AdminServer, chunked:
 def test_who_is_said_to_ask_cannot_forge_the_audit(http: httpx.Client, server: AdminServer) -> None:
     """It stays behind the token, in one line."""
     http.post("/v1/models/iris:load", headers=[(b"x-dukou-as", "bob\u0085token".encode("latin-1"))])
-    assert server.operations.audit[-1].cause.who == "token, as bob?token"
+    assert server.operations.audit[-1].cause.who == "bob?token (token)"
 
     assert http.post("/v1/models/iris:load", headers={"x-dukou-as": "x" * 201}).status_code == 400
 

@@ -143,7 +143,7 @@ def test_barred_versions_are_not_served() -> None:
     assert beside.versions == (2, 1)
     assert by_policy.versions == (2,)
     for wanted in (beside, by_policy):
-        assert wanted.absent == {3: "it was rolled back; promote it by its number to have it served again"}
+        assert wanted.absent == {3: "it was rolled back; `dukou promote iris --version 3` lets it answer again"}
 
 
 def test_what_was_loaded_is_served_beside_the_policy() -> None:

@@ -123,6 +123,26 @@ def test_lines_tell_what_people_look_for() -> None:
     assert "north: 99.74 % [" in told
 
 
+def test_who_has_to_decide_is_told_how() -> None:
+    """A rollout that is held waits for somebody."""
+    held = list(lines(report(rollout(status=Status.HELD))))
+
+    assert any("`dukou promote iris` lets it go on" in line for line in held)
+    assert not any("`dukou promote" in line for line in lines(report(rollout())))
+
+
+def test_what_a_line_needs_to_be_read_is_told_below_it() -> None:
+    """Intervals always, the number that is missing only where there is one."""
+    known = rollout(step=1)
+    few = Measured(counts(300, 0, 40), counts(30, 0, 40))
+
+    certain = list(lines(report(known)))
+    unsure = list(lines(report(msgspec.structs.replace(known, measured=few))))
+
+    assert certain[-1] == unsure[-2] == "[low-high] holds the true value with 99 %, however often one looks."
+    assert unsure[-1] == "+N: not certain; about so many more calls or rows would do."
+
+
 def test_the_plan_is_told_as_it_was_given() -> None:
     """Where its text is known."""
     given = msgspec.structs.replace(rollout(), plan_text="shadow,incremental:5,100 manual=true")

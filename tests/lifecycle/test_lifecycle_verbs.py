@@ -137,7 +137,7 @@ def test_deploy_of_a_first_version_needs_no_rollout() -> None:
 @pytest.mark.parametrize(
     ("before", "version", "plan", "words"),
     [
-        (case(1, 2), 9, "", "served are: 1, 2"),
+        (case(1, 2), 9, "", "there are: 1, 2"),
         (case(1, 2, barred=(2,)), 2, "", "`dukou promote iris --version 2` lets it answer again"),
         (case(1, 2, errors={2: "a file is missing"}), 2, "", "cannot be served: a file is missing"),
         (case(1, 2), 2, PLAN, "answers already"),
@@ -288,9 +288,9 @@ def test_promote_by_number_lifts_the_bar() -> None:
         (case(1, 2), None, "`dukou promote iris --version N`"),
         (case(1, 2, rollout=rolling(status=Status.PROMOTED)), None, "no rollout is under way"),
         (case(1, 2, 3, serving=1, rollout=rolling()), 3, "`dukou abort iris` ends it"),
-        (case(1, 2), 3, "served are: 1, 2"),
+        (case(1, 2), 3, "there are: 1, 2"),
         (case(1, 2, errors={2: "broken"}, barred=(2,)), 2, "cannot be served: broken"),
-        (case(1, serving=1, rollout=rolling()), 2, "served are: 1"),
+        (case(1, serving=1, rollout=rolling()), 2, "there are: 1"),
     ],
 )
 def test_promote_refuses(before: Case, version: int | None, words: str) -> None:
@@ -312,6 +312,14 @@ def test_a_rollout_is_paused_and_resumed() -> None:
     assert again == paused
     assert (resumed.status, resumed.step) == (Status.RUNNING, 2)
     assert held.status is Status.RUNNING
+
+
+def test_a_pause_says_why() -> None:
+    """As far as whoever paused it did."""
+    before = case(1, 2, serving=1, rollout=rolling(step=2))
+
+    assert rollout_of(verbs.pause(before)).reason == "an operator paused it"
+    assert rollout_of(verbs.pause(before, why="until Monday")).reason == "an operator paused it: until Monday"
 
 
 def test_abort_ends_a_rollout_and_bars_nothing() -> None:
@@ -393,10 +401,10 @@ def test_unload_takes_away_what_was_loaded_beside_and_what_is_kept_for_a_rollbac
 @pytest.mark.parametrize(
     ("act", "words"),
     [
-        (lambda: verbs.load(case(1, 2), 9), "served are: 1, 2"),
+        (lambda: verbs.load(case(1, 2), 9), "there are: 1, 2"),
         (lambda: verbs.load(case(1, 2, barred=(1,)), 1), "is barred"),
         (lambda: verbs.load(case(1, 2, serving=1, rollout=rolling()), 2), "is under way"),
-        (lambda: verbs.unload(case(1, 2), 9), "served are: 1, 2"),
+        (lambda: verbs.unload(case(1, 2), 9), "there are: 1, 2"),
         (lambda: verbs.unload(case(1, 2), 2), "`dukou unload iris` unloads the whole model"),
         (lambda: verbs.unload(case(1, 2, declared="all"), 1), "wanted by the policy all"),
         (lambda: verbs.unload(case(1, 2, serving=1, rollout=rolling()), 2), "is under way"),
@@ -420,7 +428,7 @@ def test_labels_are_set_moved_and_taken_away() -> None:
 @pytest.mark.parametrize(
     ("label", "version", "words"),
     [
-        ("stable", 9, "served are: 1, 2"),
+        ("stable", 9, "there are: 1, 2"),
         ("stable", 2, "Request to assign label to version 2 of model iris"),
         ("a label", 1, "is no label"),
         ("", 1, "is no label"),

@@ -186,7 +186,11 @@ class Controlling:
         except DukouError as error:
             if listen != AdminConfig().listen:
                 raise
-            _log.warning("without an admin API: `dukou status` and the like cannot reach this server: %s", error)
+            _log.warning(
+                "without an admin API, so that `dukou status` and the like cannot reach this server: %s; "
+                "--set admin.listen=127.0.0.1:PORT takes another port, and --admin 127.0.0.1:PORT then asks there",
+                error,
+            )
             return None
 
 

@@ -78,7 +78,7 @@ class Operating:
 
     async def pause(self, model: str, by: Cause) -> ModelStatus:
         """Stop judging the rollout."""
-        return self._commit("pause", model, by, verbs.pause(self._plane.case(model)))
+        return self._commit("pause", model, by, verbs.pause(self._plane.case(model), why=by.why))
 
     async def resume(self, model: str, by: Cause) -> ModelStatus:
         """Go on judging the rollout."""

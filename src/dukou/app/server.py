@@ -18,7 +18,7 @@ from dukou.control.process import WorkerSlot
 from dukou.control.supervisor import Ending, Supervisor
 from dukou.core.clock import monotonic
 from dukou.core.errors import DukouError, Reason
-from dukou.core.link import Applied, Apply
+from dukou.core.link import Applied, Apply, LoadReport
 from dukou.core.verb import Verb
 from dukou.core.version import State
 from dukou.net.sockets import Listener, describe, is_in_use, open_slots, tls_context
@@ -198,11 +198,17 @@ class _Serving:
         for item in applied.reports:
             self._warnings.extend(item.warnings)
             if item.error:
-                self._warnings.append(item.error)
+                self._warnings.append(_named(item))
         served = tuple(item.id for item in applied.reports if item.state is State.AVAILABLE)
         said = Ready(self._urls, self._dialects, served, tuple(dict.fromkeys(self._warnings)))
         # In a thread: it may ask the server it speaks of, and a worker that dies meanwhile is to be replaced at once.
         asyncio.get_running_loop().run_in_executor(None, self._on_ready, said)
+
+
+def _named(report: LoadReport) -> str:
+    """Why a version does not serve, with its name: what was decided here does not say it, errors do."""
+    where = f"model {report.id.name!r}, version {report.id.version}: "
+    return where + report.error.removeprefix(where)
 
 
 def _url(scheme: str, address: str) -> str:

@@ -11,13 +11,12 @@ from cyclopts import Parameter
 from dukou.cli.options import ConfigFile
 from dukou.cli.terminal import FAILED, CommandError
 from dukou.client.admin import Admin, model_path, of_settings
-from dukou.client.errors import Forbidden, NotFound
+from dukou.client.errors import Forbidden, NotFound, Refused
 from dukou.config import Given, load, token_file
 from dukou.config.load import nearest
 from dukou.control.answers import Models
 from dukou.control.operations import ModelStatus
 from dukou.lifecycle.judge import percent
-from dukou.lifecycle.plan import Step
 from dukou.lifecycle.rollout import Rollout, Status
 
 Model = Annotated[str, Parameter(help="Name of the model.")]
@@ -39,7 +38,7 @@ class Reach:
 
     @contextmanager
     def server(self, model: str = "") -> Iterator[Admin]:
-        """The server. Where it refuses, the error says what to do: `model` is told of names that are like it."""
+        """The server. An error is what it said, without the protocol's number; of `model`, names that are like it."""
         given = {"admin.listen": (self.admin, "--admin"), "admin.token_file": (self.token_file, "--token-file")}
         flags = [Given(path, str(value), flag) for path, (value, flag) in given.items() if value is not None]
         settings = load(self.config, flags=flags).config.admin
@@ -47,11 +46,13 @@ class Reach:
         try:
             yield admin
         except Forbidden as error:
-            raise CommandError(f"{error}; it was read from {token_file(settings)}", FAILED) from error
+            raise CommandError(f"{error.message}; it was read from {token_file(settings)}", FAILED) from error
         except NotFound as error:
             names = [each.name for each in admin.get("/v1/models", Models).models]
             hint = nearest(model, names) if model and model not in names else ""
-            raise CommandError(f"{error}{hint}", FAILED) from error
+            raise CommandError(f"{error.message}{hint}", FAILED) from error
+        except Refused as error:
+            raise CommandError(error.message, FAILED) from error
 
 
 HERE = Reach()
@@ -79,15 +80,16 @@ def said(rollout: Rollout) -> str:
     text = f"rollout {rollout.primary} → {rollout.candidate} {rollout.status.value}"
     steps = rollout.plan.steps
     if rollout.status.under_way and steps:
-        text += f" at step {rollout.step + 1} of {len(steps)} ({shares(steps[rollout.step])})"
+        step = steps[rollout.step]
+        text += f" at step {rollout.step + 1} of {len(steps)} ({shares(step.kind, step.shadow, step.share)})"
     return text if rollout.status is Status.RUNNING or not rollout.reason else f"{text}: {rollout.reason}"
 
 
-def shares(step: Step) -> str:
-    """`shadow, copies of 100 %` or `incremental, 5 % of the calls`."""
-    parts = [step.kind]
-    if step.shadow:
-        parts.append(f"copies of {percent(step.shadow)}")
-    if step.share:
-        parts.append(f"{percent(step.share)} of the calls")
+def shares(kind: str, shadow: float, share: float) -> str:
+    """A step as `shadow, copies of 100 %` or `incremental, 5 % of the calls`."""
+    parts = [kind]
+    if shadow:
+        parts.append(f"copies of {percent(shadow)}")
+    if share:
+        parts.append(f"{percent(share)} of the calls")
     return ", ".join(parts)

@@ -59,8 +59,17 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
     for key in {**before, **after}:
         old, new = before.get(key), after.get(key)
         if old != new:
-            yield f"{key}: {_text(old)} → {_text(new)}"
+            yield f"{key}: {_text(key, old)} → {_text(key, new)}"
 
 
-def _text(value: Any) -> str:
-    return "nothing" if value in (None, "", [], {}) else json_text.dumps(value, ensure_ascii=False)
+def _text(key: str, value: Any) -> str:
+    if value in (None, "", [], {}):
+        return "nothing"
+    match key, value:
+        case "rollout", {"id": number, "candidate": candidate, "step": step, "status": status}:
+            return f"number {number} of version {candidate}, step {step + 1}, {status}"
+        case _, [*many]:
+            return ", ".join(map(str, many))
+        case _, dict():
+            return json_text.dumps(value, ensure_ascii=False)
+    return str(value)

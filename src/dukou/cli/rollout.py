@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 
 from cyclopts import App, Parameter
 
-from dukou.cli.admin import HERE, Model, Reach
+from dukou.cli.admin import HERE, Model, Reach, shares
 from dukou.cli.options import Json
 from dukou.cli.terminal import FAILED, CommandError
 from dukou.client.admin import Admin, model_path
@@ -120,7 +120,10 @@ class Changes:
         if now == self._last:
             return
         self._last = now
-        where = f", step {step['number']} of {len(report['steps'])} ({step['kind']})" if step else ""
+        where = ""
+        if step:
+            where = f", step {step['number']} of {len(report['steps'])}"
+            where += f" ({shares(step['kind'], step['shadow'], step['share'])})"
         pair = f"{report['primary']} → {report['candidate']}"
         why = "" if report["status"] == Status.RUNNING.value else f": {report['reason']}"
         print(f"{report['model']} {pair}: {report['status']}{where}{why}", flush=True)

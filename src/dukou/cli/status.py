@@ -76,7 +76,7 @@ def _notes(model: ModelStatus, version: VersionStatus) -> Iterator[str]:
     if version.version == model.previous:
         yield "previous"
     if version.barred:
-        yield "barred until it is promoted"
+        yield "barred" if version.why else "barred until it is promoted"
     if version.changed:
         yield f"its files have changed since; `dukou load {model.name} --version {version.version}` takes them"
     if version.why:

@@ -99,7 +99,7 @@ def _caller(
     x_dukou_as: Annotated[str, Header(max_length=200, description="Who is behind the token, for the audit.")] = "",
 ) -> str:
     said = "".join(each if each.isprintable() else "?" for each in x_dukou_as)
-    return f"token, as {said}" if said else "token"
+    return f"{said} (token)" if said else "token"
 
 
 _Caller = Annotated[str, Depends(_caller)]

@@ -42,7 +42,7 @@ class Reason(Enum):
     TOO_DEEP = (Code.INVALID_ARGUMENT, "the JSON is nested deeper than {wanted} levels")
     MODEL_NOT_FOUND = (Code.NOT_FOUND, "there is no such model; served are: {served}")
     MODEL_UNNAMED = (Code.INVALID_ARGUMENT, "several models are served ({served}); name one in the path")
-    VERSION_NOT_FOUND = (Code.NOT_FOUND, "there is no such version; served are: {served}")
+    VERSION_NOT_FOUND = (Code.NOT_FOUND, "there is no such version; there are: {served}")
     LABEL_NOT_FOUND = (Code.INVALID_ARGUMENT, "there is no label {label!r}")
     SIGNATURE_NOT_FOUND = (Code.INVALID_ARGUMENT, "there is no signature {signature!r}; there are: {served}")
     INPUT_MISSING = (Code.INVALID_ARGUMENT, "inputs {wanted} are needed, {got} came; missing: {missing}")

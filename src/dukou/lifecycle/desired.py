@@ -154,7 +154,7 @@ def _why_absent(version: int, declared: Declared, overrides: Overrides, seen: Se
     if version not in seen.versions:
         return "it is not in the repository"
     if version in overrides.barred:
-        return "it was rolled back; promote it by its number to have it served again"
+        return f"it was rolled back; `dukou promote {declared.name} --version {version}` lets it answer again"
     if error := _error(seen, version):
         return error
     if declared.plan:

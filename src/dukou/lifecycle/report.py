@@ -161,6 +161,9 @@ def lines(said: Mapping[str, Any]) -> Iterator[str]:
     yield f"plan {said['plan']}{', by hand' if said['manual'] else ''}{_when(said)}"
     for step in said["steps"]:
         yield "  " + _step_line(step)
+    if said["status"] == Status.HELD.value:
+        name = said["model"]
+        yield f"for you to decide: `dukou promote {name}` lets it go on, `dukou rollback {name}` ends and bars it"
     yield ""
     yield from evidence(said)
 
@@ -176,7 +179,9 @@ def evidence(said: Mapping[str, Any]) -> Iterator[str]:
         yield from _answer_lines(said["answers"])
     if said["metrics"] or said["answers"] is not None:
         yield ""
-        yield f"Intervals hold at all looks with {percent(said['confidence'])}; +N: about so many more would do."
+        yield f"[low-high] holds the true value with {percent(said['confidence'])}, however often one looks."
+        if any(_outcome(metric).startswith("+") for metric in said["metrics"]):
+            yield "+N: not certain; about so many more calls or rows would do."
 
 
 def _when(said: Mapping[str, Any]) -> str:

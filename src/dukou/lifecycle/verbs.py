@@ -149,14 +149,13 @@ def promote(case: Case, version: int | None, *, now_at: float, why: str = "") ->
     return Change(msgspec.structs.replace(change, barred=free.barred), case.rollout)
 
 
-def pause(case: Case) -> Change:
+def pause(case: Case, *, why: str = "") -> Change:
     """Stop judging the rollout; its shares stay."""
     under_way = _needs_rollout(case, "pause")
     if under_way.status is Status.PAUSED:
         return Change(case.overrides, under_way)
-    return Change(
-        case.overrides, msgspec.structs.replace(under_way, status=Status.PAUSED, reason="an operator paused it")
-    )
+    reason = f"an operator paused it: {why}" if why else "an operator paused it"
+    return Change(case.overrides, msgspec.structs.replace(under_way, status=Status.PAUSED, reason=reason))
 
 
 def resume(case: Case) -> Change:
