@@ -28,12 +28,13 @@ class Rig:
 
     def __init__(self, store: Store) -> None:
         self.now_s = 0.0
+        self.at = 1e9
         self.takes: dict[int, Mapping[str, Signature]] = {}
         self.tables: list[Apply] = []
         self.processes: Mapping[ModelVersion, Assignment] = {}
         reconciler = Reconciler(lambda version: version.version, str, Failures(0, 60.0))
         self.plane = ControlPlane(
-            reconciler, store, self.publish, self.run_processes, clock=lambda: self.now_s, wall_clock=lambda: 1e9
+            reconciler, store, self.publish, self.run_processes, clock=lambda: self.now_s, wall_clock=lambda: self.at
         )
 
     def publish(self, table: Apply) -> int:

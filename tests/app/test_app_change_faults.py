@@ -116,6 +116,36 @@ def test_a_locked_store_refuses_changes_until_it_is_free(place: Place) -> None:
     assert place.answers(5) == {1: 5}
 
 
+def test_a_store_that_is_locked_at_the_start_is_waited_for(place: Place) -> None:
+    """What was in force is served, verbs are refused, and kept once the other has let go."""
+    place.server.kill_all()
+    label = f"/v1/models/{NAME}/labels/late"
+    with closing(sqlite3.connect(place.state / "store.db", isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        place.start()
+        answered = place.answers(5)
+        said = refused(lambda: place.admin.put(label, ModelStatus, {"version": 1}))
+    after = place.admin.put(label, ModelStatus, {"version": 1})
+
+    assert answered == {1: 5}
+    assert "another process holds its lock" in said
+    assert "late" in after.versions[-1].labels
+
+
+def test_a_candidate_whose_folder_is_deleted_ends_its_rollout(place: Place) -> None:
+    """Its calls are its primary's again; nobody gets an error."""
+    adds(4.0, place.models / NAME / "4" / "model.onnx")
+    place.verb("deploy", version=4, plan="incremental:50,100 least_s=3600")
+    until(lambda: place.shares() == {1: 0.5, 4: 0.5}, "half of the calls for the candidate")
+    shutil.rmtree(place.models / NAME / "4")
+
+    until(lambda: place.answers(10) == {1: 10}, "only the primary's answers")
+
+    assert place.rollout()["status"] == "ROLLED_BACK"
+    assert place.rollout()["reason"] == "version 4 is no longer in the repository"
+
+
 def test_a_disk_that_takes_no_more_refuses_changes_until_it_does(place: Place) -> None:
     """The supervisor may not write another byte: it says so, and calls are answered meanwhile."""
     supervisor = psutil.Process(place.server.process.pid)

@@ -88,6 +88,36 @@ def test_what_the_policy_changes_is_audited(rig: Rig, store: Store) -> None:
     )
 
 
+def test_a_verb_that_moves_no_calls_does_not_stand_for_what_the_policy_does_later(rig: Rig, store: Store) -> None:
+    """The change of the calls is audited though somebody has just set a label."""
+    rig.declare(Declared(NAME), 1)
+    rig.plane.commit("label", NAME, OPERATOR, verbs.label(rig.plane.case(NAME), "stable", 1))
+    rig.settle()
+
+    rig.declare(Declared(NAME), 1, 2)
+
+    assert [(one.verb, one.cause.who) for one in store.history("", 10)] == [
+        ("follow", "the policy"),
+        ("label", "an operator"),
+    ]
+
+
+def test_a_wall_clock_that_goes_backwards_changes_no_order(rig: Rig, store: Store) -> None:
+    """The history is in the order of what happened, and the last rollout is the last."""
+    rig.declare(Declared(NAME, policy=Specific((1,))), 1, 2, 3)
+
+    rig.deploy(2, "incremental")
+    rig.at -= 3600.0
+    rig.plane.decided(NAME, Decision(Verdict.ROLL_BACK, "it is worse"))
+    rig.settle()
+
+    history = store.history(NAME, 10)
+    assert [one.verb for one in history] == ["roll back", "deploy"]
+    assert history[0].at < history[1].at
+    assert rig.status is Status.ROLLED_BACK
+    assert rig.weights() == {1: 1.0}
+
+
 def test_a_verb_that_cannot_be_kept_changes_nothing(rig: Rig, tmp_path: Path) -> None:
     """While another process holds the store; afterwards it works."""
     rig.declare(Declared(NAME), 1)
