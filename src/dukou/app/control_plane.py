@@ -132,6 +132,10 @@ class ControlPlane:
         """Whether every worker shares a model's calls as it should be."""
         return self.reconciler.in_force(name, self._clock())
 
+    def arrived(self, name: str) -> bool:
+        """The same, when all has been loaded that has to be."""
+        return self.in_force(name) and self.reconciler.arrived(name, self._clock())
+
     def whys(self, name: str) -> Mapping[int, str]:
         """Why versions are not AVAILABLE, as far as there is something to say."""
         return self.reconciler.whys(name, self._clock())

@@ -27,6 +27,8 @@ from dukou.repository.manifest import read_manifest
 IN_FORCE_S = 10.0
 """How long a change may take to reach every worker before who asked is told that it has not."""
 
+_BACK = ("rollback", "abort")
+
 _log = logging.getLogger("dukou.control")
 
 
@@ -182,9 +184,11 @@ class Operating:
         return self._status(model)
 
     async def _now(self, verb: str, model: str, by: Cause, make: Callable[[verbs.Case], Change]) -> ModelStatus:
-        """Commit what `make` says, and return when every worker obeys."""
+        """Commit what `make` says, and return when every worker obeys: going back also waits for what has to be loaded
+        to answer instead."""
         self._plane.commit(verb, model, by, make(self._plane.case(model)))
-        if not await self._plane.until(lambda: self._plane.in_force(model), IN_FORCE_S):
+        done = self._plane.arrived if verb in _BACK else self._plane.in_force
+        if not await self._plane.until(lambda: done(model), IN_FORCE_S):
             _log.warning("%s: %s is kept, but not in force in every worker after %g s", model, verb, IN_FORCE_S)
         return self._status(model)
 

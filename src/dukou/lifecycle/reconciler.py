@@ -164,6 +164,14 @@ class Reconciler:
         same = set(coming.load) == held and coming.weights == now.weights and dict(coming.labels) == dict(now.labels)
         return self.settled and same
 
+    def arrived(self, name: str, now_s: float) -> bool:
+        """Whether a model's calls go where they should in the end; what has to be loaded first is waited for, what
+        cannot be loaded is not."""
+        if name not in self.models:
+            return True
+        wanted = self.wanted(name, now_s)
+        return wanted.hold or self.now(name).weights == wanted.weights
+
     def failed(self, name: str) -> Mapping[int, str]:
         """The versions whose files, as they are, have failed to load, each with the error."""
         return self._failures.errors(name, self.models[name].seen, math.inf, again=False)

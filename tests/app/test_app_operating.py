@@ -1,0 +1,40 @@
+"""What operators ask for, with workers that do as they are told when the test says so."""
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+
+from control_rig import NAME, OPERATOR, Rig
+
+from dukou.app.following import Following
+from dukou.app.operating import Operating
+from dukou.config import ModelsConfig
+from dukou.control.store import Store
+from dukou.lifecycle.wanted import Declared
+
+A_WHILE = 20
+"""Turns of the loop."""
+
+
+def test_a_rollback_returns_when_the_version_before_answers(tmp_path: Path) -> None:
+    """Not while that one is still loaded, as it was not kept, and the bad one goes on."""
+
+    async def scenario(rig: Rig) -> tuple[bool, int | None]:
+        config = ModelsConfig()
+        following = Following(rig.plane, config, ())
+        operating = Operating(rig.plane, following, config, load_timeout_s=1.0, wall_clock=lambda: 1e9)
+        rig.declare(Declared(NAME), 1)
+        rig.declare(Declared(NAME), 1, 2)
+        going_back = asyncio.create_task(operating.rollback(NAME, OPERATOR))
+        for _ in range(A_WHILE):
+            await asyncio.sleep(0)
+        early = going_back.done()
+        rig.settle()
+        status = await going_back
+        return early, next((one.version for one in status.versions if one.share == 1.0), None)
+
+    with closing(Store.open(tmp_path / "store.db")) as store:
+        early, answers = asyncio.run(scenario(Rig(store)))
+
+    assert not early
+    assert answers == 1
