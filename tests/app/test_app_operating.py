@@ -10,10 +10,17 @@ from dukou.app.following import Following
 from dukou.app.operating import Operating
 from dukou.config import ModelsConfig
 from dukou.control.store import Store
+from dukou.core.link import Applied, LoadReport
+from dukou.core.version import State
 from dukou.lifecycle.wanted import Declared
 
 A_WHILE = 20
 """Turns of the loop."""
+
+
+async def turns() -> None:
+    for _ in range(A_WHILE):
+        await asyncio.sleep(0)
 
 
 def test_a_rollback_returns_when_the_version_before_answers(tmp_path: Path) -> None:
@@ -26,8 +33,17 @@ def test_a_rollback_returns_when_the_version_before_answers(tmp_path: Path) -> N
         rig.declare(Declared(NAME), 1)
         rig.declare(Declared(NAME), 1, 2)
         going_back = asyncio.create_task(operating.rollback(NAME, OPERATOR))
-        for _ in range(A_WHILE):
-            await asyncio.sleep(0)
+        await turns()
+        rig.plane.heard(
+            Applied(
+                len(rig.tables),
+                tuple(
+                    LoadReport(one.id, State.LOADING if one.id.version == 1 else one.wanted)
+                    for one in rig.tables[-1].assignments
+                ),
+            )
+        )
+        await turns()
         early = going_back.done()
         rig.settle()
         status = await going_back
