@@ -1,12 +1,13 @@
 """SIGKILL of the supervisor, a worker, a model process or all of them, at every step of a rollout: the same step goes
 on after a restart, calls are shared as they were, and what was acknowledged is there, whole."""
 
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from http.client import HTTPException
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ from app_place import NAME, Place, ask, until
 from app_server import LIMIT_S
 from test_app_changes import adds
 
-from dukou.client.errors import ClientError
+from dukou.client.errors import ConnectionFailed
 
 pytestmark = [pytest.mark.socket, pytest.mark.slow]
 
@@ -124,6 +125,10 @@ def is_at(place: Place, where: tuple[int, str, int]) -> None:
     assert place.where() == where
 
 
+def await_shares(place: Place, shares: dict[int, float]) -> None:
+    until(lambda: place.shares() == shares, f"shares {shares}")
+
+
 def await_comparisons(place: Place) -> None:
     """Return when more was compared."""
     before = place.compared()
@@ -196,30 +201,40 @@ def test_a_rollout_whose_candidate_was_being_loaded_goes_on(place: Place) -> Non
     assert place.where() == where
 
 
+CYCLE: Sequence[tuple[str, dict[str, Any], dict[int, float]]] = (
+    ("deploy", {"version": 2, "plan": "incremental:50,100 least_s=3600 manual=true"}, {1: 0.5, 2: 0.5}),
+    ("pause", {}, {1: 0.5, 2: 0.5}),
+    ("promote", {}, {2: 1.0}),
+    ("abort", {}, {1: 1.0}),
+)
+"""Verbs that come after each other again and again, and how calls are shared then."""
+
+
 def test_no_acknowledged_change_is_lost_in_a_stream_of_them(place: Place) -> None:
-    """Pause and resume, again and again, while all is killed at any moment: what was answered is there, and at most
-    one more, which nobody has heard of."""
-    place.verb("deploy", version=2, plan="incremental:50,100 least_s=3600 manual=true")
-    acknowledged = 0
+    """While all is killed at any moment: what was answered is there, and at most one more, which nobody has heard of;
+    calls are shared as the last one says."""
+    done = 0
     for _ in range(3):
         killer = threading.Thread(target=place.server.kill_all)
-        paused, here = place.rollout()["status"] == "PAUSED", 0
-        with suppress(ClientError):
+        until_kill = random.randrange(2, 2 * len(CYCLE))
+        with suppress(ConnectionFailed):
             while True:
-                place.verb("resume" if paused else "pause")
-                paused = not paused
-                here += 1
-                if here == 10:
+                verb, body, _ = CYCLE[done % len(CYCLE)]
+                place.verb(verb, **body)
+                done += 1
+                until_kill -= 1
+                if until_kill == 0:
                     killer.start()
         killer.join()
-        acknowledged += here
 
-        history = [one for one in place.audit() if one.verb in {"pause", "resume"}]
-        assert acknowledged <= len(history) <= acknowledged + 1
-        assert all(newer.verb != older.verb for newer, older in pairwise(history))
-        acknowledged = len(history)
+        kept = [one.verb for one in reversed(place.audit()) if one.verb != "follow"][1:]
+        assert kept == [CYCLE[index % len(CYCLE)][0] for index in range(len(kept))]
+        assert done <= len(kept) <= done + 1
+        done = len(kept)
         place.start()
-        assert place.rollout()["status"] == ("PAUSED" if history[0].verb == "pause" else "RUNNING")
+        shares = CYCLE[(done - 1) % len(CYCLE)][2]
+        await_shares(place, shares)
+        assert set(place.answers(40)) == set(shares)
 
 
 def test_a_server_whose_predecessors_worker_holds_the_port_waits_for_it(place: Place) -> None:
