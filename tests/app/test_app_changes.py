@@ -63,6 +63,7 @@ def test_a_repository_changes_while_it_is_served(tmp_path: Path) -> None:
 
         # One that is deleted while it serves is let go for the one before.
         shutil.rmtree(root / "m" / "2")
+        server.await_line(r"model 'm', version 2 is not in the repository any more; it is unloaded")
         server.await_line(r"m is answered by version 1")
         assert answer(server) == 1.0
 

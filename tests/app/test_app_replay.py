@@ -217,6 +217,7 @@ def wait_for(count: int, folder: Path) -> None:
         (["--version", "2", "--primary", "2", "--against", "ROWS"], "version 2 would be compared with itself"),
         (["--version", "2", "--primary", "9", "--against", "ROWS"], "version 9: there is no such version"),
         (["--version", "2", "--max-disagreement", "-1"], "max_disagreement = -1.0; it is from 0.0001 to 1"),
+        (["--version", "2", "--against", "nowhere.csv"], "--against nowhere.csv: there is no such file"),
         (["--version", "2", "--limit", "0"], "--limit is 0; it is at least 1"),
         (["--version", "2", "--captured", "."], "nothing of 'sign' was recorded there"),
         (["--version", "2", "--model", "sing"], "served are: sign"),

@@ -62,7 +62,9 @@ def test_a_configured_folder_has_one_server(tmp_path: Path) -> None:
     configured = str(tmp_path / "state")
     with state_folder(configured):
         second = state_folder(configured)
-        with pytest.raises(DukouError, match="another server uses") as caught:
+        with pytest.raises(
+            DukouError, match=r"another server uses .*; does one of the same models and addresses run already"
+        ) as caught:
             second.__enter__()
     with state_folder(configured) as folder:
         assert folder == tmp_path / "state"

@@ -239,6 +239,7 @@ def test_rollback_during_a_rollout_ends_it() -> None:
         (case(1), "there is no other version in the repository"),
         (case(), "nothing to go back from"),
         (case(1, 2, serving=1), "lets another one answer: there are 2"),
+        (case(1, 2, 3, serving=1, barred=(3,)), "lets another one answer: there are 2; barred: 3"),
     ],
 )
 def test_rollback_refuses_where_there_is_nothing_before(before: Case, words: str) -> None:

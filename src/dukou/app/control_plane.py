@@ -75,6 +75,7 @@ class ControlPlane:
             model.rollout = rollouts.get(name)
         for name, one in seen.items():
             if name in self.reconciler.models:
+                self._tell_gone(name, one)
                 self.reconciler.see(name, one)
                 self._tell_problems(name)
 
@@ -283,6 +284,13 @@ class ControlPlane:
             self._caused.discard(name)
         else:
             self.note("follow", name, Cause(POLICY), {"calls": _shared(before)}, {"calls": _shared(now)})
+
+    def _tell_gone(self, name: str, seen: Seen) -> None:
+        """Say which versions that serve have left the repository since it was looked at last."""
+        before = self.reconciler.models[name].seen.versions
+        for number in self.reconciler.available(name):
+            if number in before and number not in seen.versions and not seen.problem:
+                _log.warning("model %r, version %d is not in the repository any more; it is unloaded", name, number)
 
     def _tell_problems(self, name: str) -> None:
         model = self.reconciler.models[name]

@@ -58,7 +58,10 @@ def state_folder(configured: str) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = _hold(folder)
     except BlockingIOError:
-        raise DukouError(Reason.CONFIG_INVALID, detail=f"another server uses the state folder {folder}") from None
+        detail = (
+            f"another server uses the state folder {folder}; does one of the same models and addresses run already?"
+        )
+        raise DukouError(Reason.CONFIG_INVALID, detail=detail) from None
     except FileExistsError:
         raise DukouError(Reason.CONFIG_INVALID, detail=f"telemetry.state_dir: {folder} is not a folder") from None
     except OSError as error:

@@ -87,7 +87,7 @@ def replay(
     if limit is not None and limit < 1:
         raise CommandError(f"--limit is {limit}; it is at least 1")
     settings = _settings(config, repository, trust_pickle, trust_python)
-    from dukou.app.replay import Ask
+    from dukou.app.replay import CAPTURED, Ask
     from dukou.app.replay import replay as run
 
     ask = Ask(
@@ -103,6 +103,8 @@ def replay(
         slice_by,
         tolerance,
     )
+    if against != CAPTURED and not Path(against).exists():
+        raise CommandError(f"--against {against}: there is no such file")
     with Progress() as progress:
         try:
             said = run(settings, ask, progress)

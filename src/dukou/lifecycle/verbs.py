@@ -362,9 +362,10 @@ def _no_such_version(case: Case, version: int) -> DukouError:
 def _others(case: Case, version: int | None) -> str:
     """What else there is, and how to get it."""
     good = sorted(_good(case) - {version})
-    if good:
-        return f"`dukou promote {case.name} --version N` lets another one answer: there are {', '.join(map(str, good))}"
     barred = sorted(set(case.overrides.barred) & set(case.seen.versions))
+    if good:
+        there = ", ".join(map(str, good)) + (f"; barred: {', '.join(map(str, barred))}" if barred else "")
+        return f"`dukou promote {case.name} --version N` lets another one answer: there are {there}"
     if barred:
         return (
             "all others are barred since they were rolled back; "
