@@ -1,5 +1,6 @@
 """What the supervisor holds does not grow with the number of changes."""
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 from control_rig import NAME, OPERATOR, Rig
 
-from dukou.app import control_plane
 from dukou.app.judging import Judging
+from dukou.app.notices import Notices
 from dukou.control.store import Store
 from dukou.core.buckets import FINE_SECONDS
 from dukou.core.link import Applied, LoadReport
@@ -78,12 +79,17 @@ def held(owner: object) -> Mapping[str, int]:
     return {name: len(value) for name, value in found.items() if isinstance(value, (dict, set, list))}
 
 
-def test_what_is_held_does_not_grow_with_changes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_held_does_not_grow_with_changes(store: Store) -> None:
     """After 60 versions no more than after 30."""
-    monkeypatch.setattr(control_plane, "_MOST_TOLD", 20)
     rig = Judged(store)
+    rig.plane.notices = Notices(logging.getLogger(__name__), most=20)
     rig.declare(Declared(NAME, policy=Specific((1,))), 1)
-    owners = {"plane": rig.plane, "reconciler": rig.plane.reconciler, "judging": rig.judging}
+    owners = {
+        "plane": rig.plane,
+        "notices": rig.plane.notices,
+        "reconciler": rig.plane.reconciler,
+        "judging": rig.judging,
+    }
 
     for number in range(2, 32):
         rig.change(number)
@@ -93,7 +99,7 @@ def test_what_is_held_does_not_grow_with_changes(store: Store, monkeypatch: pyte
     after = {name: held(owner) for name, owner in owners.items()}
 
     assert after == before
-    assert after["plane"]["_told"] == 20
+    assert after["notices"] == {"_said": 20}
     assert sum(after["reconciler"].values()) < 30
 
 

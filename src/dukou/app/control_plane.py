@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from dukou.app.notices import Notices
 from dukou.control.operations import Audited, Cause
 from dukou.control.store import Store
 from dukou.core.clock import Clock
@@ -27,9 +28,6 @@ from dukou.lifecycle.wanted import Declared, Overrides
 
 JUDGE = "the judge"
 POLICY = "the policy"
-
-_MOST_TOLD = 1000
-"""Of so many things it is known what was logged of them last."""
 
 _log = logging.getLogger("dukou.control")
 
@@ -53,13 +51,12 @@ class ControlPlane:
     ) -> None:
         self.reconciler = reconciler
         self.store = store
+        self.notices = Notices(_log)
         self._publish = publish
         self._run_processes = run_processes
         self._clock = clock
         self._wall_clock = wall_clock
         self._turned = asyncio.Event()
-        self._told: dict[object, object] = {}  # what was logged last, by what it is about
-        self._announced = False
         self._caused: set[str] = set()  # models whose next change of weights is a verb's or the judge's
 
     # What is observed.
@@ -84,10 +81,10 @@ class ControlPlane:
         self.reconciler.heard(applied, self._clock())
         for report in applied.reports:
             if report.error and self.reconciler.is_wanted(report.id):
-                self.tell((report.id, "load"), report.error)
+                self.notices.say((report.id, "load"), report.error)
             for warning in report.warnings:
-                self.tell((report.id, warning), warning, logging.WARNING)
-        self._announced = True
+                self.notices.say((report.id, warning), warning, logging.WARNING)
+        self.notices.begin()
         self.reconcile()
 
     def freed(self, generation: int) -> None:
@@ -99,7 +96,7 @@ class ControlPlane:
         """A model process tells how it is."""
         self.reconciler.shadow_heard(report)
         if report.error:
-            self.tell((version, "shadow"), report.error)
+            self.notices.say((version, "shadow"), report.error)
         self.reconcile()
 
     def compared(self, version: ModelVersion, comparison: Comparison) -> None:
@@ -167,7 +164,7 @@ class ControlPlane:
         try:
             self.store.commit(Audited(self._wall_clock(), cause, verb, name, before, after))
         except DukouError as error:
-            self.tell("audit", f"a change could not be audited: {error}")
+            self.notices.say("audit", f"a change could not be audited: {error}")
 
     def decided(self, name: str, decision: Decision) -> None:
         """Act upon what was decided about a model's rollout."""
@@ -190,7 +187,7 @@ class ControlPlane:
             try:
                 self.store.publish(table)
             except DukouError as error:
-                self.tell("store", f"the table in force is not in the store: {error}")
+                self.notices.say("store", f"the table in force is not in the store: {error}")
             generation = self._publish(table)
             self.reconciler.sent(msgspec.structs.replace(table, generation=generation))
             for name, weights in served.items():
@@ -229,7 +226,9 @@ class ControlPlane:
             number, at = self.store.next_rollout_id(), self._wall_clock()
             change = deploy(case, target, "", None, rollout_id=number, now_at=at)
         except DukouError as error:
-            self.tell((name, "rollout"), f"version {target} of {name!r} gets no rollout: {error}", logging.WARNING)
+            self.notices.say(
+                (name, "rollout"), f"version {target} of {name!r} gets no rollout: {error}", logging.WARNING
+            )
             return
         self._quietly("deploy", name, f"version {target} has come to the repository", change)
 
@@ -257,7 +256,7 @@ class ControlPlane:
         try:
             self._keep(verb, name, Cause(who, why), change)
         except DukouError as error:
-            self.tell((name, "store"), f"{name}: {verb} waits for the store: {error}")
+            self.notices.say((name, "store"), f"{name}: {verb} waits for the store: {error}")
 
     def _said(self, name: str, model: Model) -> dict[str, Any]:
         """A model's state for the audit: what is not as if nobody had ever changed anything."""
@@ -295,28 +294,18 @@ class ControlPlane:
     def _tell_problems(self, name: str) -> None:
         model = self.reconciler.models[name]
         if model.problem:
-            self.tell((name, "problem"), f"model {name!r}: {model.problem}; what is loaded stays", logging.WARNING)
+            self.notices.say(
+                (name, "problem"), f"model {name!r}: {model.problem}; what is loaded stays", logging.WARNING
+            )
         else:
-            self._told.pop((name, "problem"), None)
+            self.notices.over((name, "problem"))
         for number, found in model.seen.versions.items():
             version = ModelVersion(name, number)
             if self.reconciler.changed(version):
                 text = f"model {name!r}, version {number} was changed in place; it is ignored until it is reloaded"
-                self.tell((version, "changed", found.mark), text, logging.WARNING)
+                self.notices.say((version, "changed", found.mark), text, logging.WARNING)
             elif found.error:
-                self.tell((version, "found"), f"model {name!r}, version {number}: {found.error}")
-
-    def tell(self, about: object, text: str, level: int = logging.ERROR) -> None:
-        """Log something once, and again only after it has been something else, or long ago. What is known when the
-        server starts is told with its announcement."""
-        if self._told.get(about) == text:
-            return
-        self._told.pop(about, None)
-        self._told[about] = text
-        if len(self._told) > _MOST_TOLD:
-            del self._told[next(iter(self._told))]
-        if self._announced:
-            _log.log(level, "%s", text)
+                self.notices.say((version, "found"), f"model {name!r}, version {number}: {found.error}")
 
 
 def _shared(weights: tuple[Weight, ...]) -> str:

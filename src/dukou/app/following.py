@@ -40,7 +40,6 @@ class Following:
         self._message: Any = None
         self._roots: tuple[Path, ...] = ()
         self._arriving = False
-        self._problem = ""
         self._turn = asyncio.Lock()
 
     async def begin(self) -> tuple[str, ...]:
@@ -72,11 +71,9 @@ class Following:
         async with self._turn:
             try:
                 declared, _ = await asyncio.to_thread(self._declared)
-                self._problem = ""
+                self._plane.notices.over("settings")
             except DukouError as error:
-                if self._problem != str(error):
-                    self._problem = str(error)
-                    _log.error("what is served stays as it is: %s", error)
+                self._plane.notices.say("settings", f"what is served stays as it is: {error}")
                 return
             seen = await asyncio.to_thread(self._see, declared)
             self._plane.declare(declared, seen)
@@ -149,7 +146,7 @@ class Following:
 
     async def _poll_config(self) -> None:
         """Read the config file again and again; what is wrong with it is logged once and changes nothing."""
-        problem, last = "", self._message
+        last = self._message
         while True:
             await asyncio.sleep(self._config.config_poll_s)
             try:
@@ -157,11 +154,9 @@ class Following:
                 if message != last:
                     await self.reload(message, Cause(POLICY, "the config file has changed"))
                     last = message
-                problem = ""
+                self._plane.notices.over("config file")
             except DukouError as error:
-                if str(error) != problem:
-                    problem = str(error)
-                    _log.error("what is served stays as it is: %s", problem)
+                self._plane.notices.say("config file", f"what is served stays as it is: {error}")
 
 
 def named_versions(overrides: Overrides, rollout: Rollout | None) -> set[int]:

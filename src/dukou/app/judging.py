@@ -47,7 +47,7 @@ class Judging:
             try:
                 self._judge(name, rollout)
             except (DukouError, OSError) as error:
-                self._plane.tell((name, "judge"), f"{name}: its rollout stays where it is: {error}")
+                self._plane.notices.say((name, "judge"), f"{name}: its rollout stays where it is: {error}")
 
     def _judge(self, name: str, rollout: Rollout) -> None:
         model = self._plane.reconciler.models[name]
