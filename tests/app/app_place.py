@@ -39,7 +39,6 @@ class Place:
             *("--port", str(self.port), "--trust-python"),
             *("--set", f"admin.listen=127.0.0.1:{self.admin_port}", "--set", f"admin.token_file={token}"),
             *("--set", f"telemetry.state_dir={self.state}", "--set", "models.poll_s=0.2"),
-            *("--set", "models.load_retries=0"),
         )
         self.server = self.start()
         self.admin = Admin(f"127.0.0.1:{self.admin_port}", self._token(token), caller="test", timeout_s=LIMIT_S)

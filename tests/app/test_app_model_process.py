@@ -12,17 +12,20 @@ import pytest
 from model_processes import CODE, DIES, HANGS, REFUSED, VERSION, Kept, kept
 from numpy.typing import NDArray
 
+from dukou.app.answering import Answering
+from dukou.app.model_process import Door
 from dukou.app.opening import open_version
 from dukou.config import ModelsConfig
 from dukou.core.comparison import Tally
 from dukou.core.errors import DukouError, Reason
 from dukou.core.event import CopiesSent, Event
+from dukou.core.link import CompareBy
 from dukou.core.message import Copy
 from dukou.core.model import DEFAULT_SIGNATURE, ModelVersion, State
 from dukou.core.route import Shadow
 from dukou.engine.replica import RemoteModel
 from dukou.engine.shadow import Shadowing
-from dukou.testing.models import manifest
+from dukou.testing.models import FunctionModel, manifest
 
 pytestmark = [pytest.mark.socket, pytest.mark.slow]
 
@@ -237,3 +240,18 @@ def test_an_address_that_cannot_be_is_told(tmp_path: Path) -> None:
             await running
 
     asyncio.run(scenario())
+
+
+def test_a_process_that_goes_leaves_its_successors_socket(tmp_path: Path) -> None:
+    """A server that was killed leaves a model process behind, which may still be there when the next one listens."""
+    address = tmp_path / "model.sock"
+    answering = Answering(manifest("m", 1), FunctionModel(lambda inputs: inputs), CompareBy())
+    old = Door(str(address), answering)
+    new = Door(str(address), answering)
+
+    old.close()
+    left = address.exists()
+    new.close()
+
+    assert left
+    assert not address.exists()

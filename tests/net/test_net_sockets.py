@@ -11,7 +11,7 @@ from certificates import make_certificate
 
 from dukou.config import Listen
 from dukou.core.errors import DukouError, Reason
-from dukou.net.sockets import bind, close_all, describe, open_slots, tls_context
+from dukou.net.sockets import bind, close_all, describe, is_in_use, open_slots, tls_context
 
 
 def test_what_is_no_address_is_refused() -> None:
@@ -49,6 +49,17 @@ def test_an_address_of_another_machine_is_refused() -> None:
     """192.0.2.0/24 belongs to nobody."""
     with pytest.raises(DukouError, match="no such address"):
         bind(["192.0.2.1:0"])
+
+
+def test_an_address_in_use_is_told_from_others_that_cannot_be_had(tmp_path: Path) -> None:
+    """It may be free a moment later; one that this machine does not have will not."""
+    (tcp, unix) = bind(["127.0.0.1:0", f"unix:{tmp_path}/s.sock"])
+
+    with tcp, unix:
+        for address, in_use in ((describe(tcp), True), (describe(unix), True), ("192.0.2.1:0", False)):
+            with pytest.raises(DukouError) as caught:
+                bind([address])
+            assert is_in_use(caught.value) is in_use
 
 
 def test_a_host_that_is_not_known_is_refused() -> None:
