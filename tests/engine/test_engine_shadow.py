@@ -14,7 +14,7 @@ from dukou.core.frame import PREFIX_BYTES, Dropped, Frame, body_size, decode
 from dukou.core.message import Copy
 from dukou.core.model import ModelVersion
 from dukou.core.route import Shadow
-from dukou.engine.shadow import Shadowing
+from dukou.engine.shadow import MOST_WAITING_PARTS, Shadowing
 
 pytestmark = pytest.mark.socket
 
@@ -163,6 +163,28 @@ def test_a_process_that_does_not_read_costs_a_bounded_buffer(run: Callable[[Scen
         assert 9 <= seen < 20
         assert process.sent + process.dropped == 101
         assert dropped == 101 - seen or dropped == 100 - seen
+
+    run(scenario)
+
+
+def test_small_copies_that_wait_are_bounded_by_their_number(run: Callable[[Scenario], None]) -> None:
+    """They take more memory than they hold; none of those that were taken is lost or out of order."""
+
+    async def scenario(process: Process) -> None:
+        shadowing = process.shadowing()
+        connection = await process.accept()
+        for number in range(MOST_WAITING_PARTS):
+            shadowing(copy_of(number))
+        await process.until(lambda: process.dropped > 0)
+        kept = MOST_WAITING_PARTS - process.dropped
+
+        numbers = [await process.frame(connection) for _ in range(kept)]
+
+        said = [copy.outputs["y"].tolist()[0] for copy in numbers if isinstance(copy, Copy)]
+        assert 0 < kept < MOST_WAITING_PARTS
+        assert said == list(range(kept))
+        shadowing.close()
+        connection.close()
 
     run(scenario)
 

@@ -2,7 +2,9 @@
 
 import random
 from asyncio import AbstractEventLoop, TimerHandle
+from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from socket import AF_UNIX, SOCK_STREAM, socket
 
 from dukou.core.errors import DukouError
@@ -21,6 +23,9 @@ _GATHERED_S = 0.005
 _BEAT_S = 1.0
 _MOST_PARTS = 512
 """The system takes 1024 in one write."""
+
+MOST_WAITING_PARTS = 32_768
+"""Small copies, two parts each, would take more memory for the parts than for what they hold, and be old."""
 
 
 class Shadowing:
@@ -50,7 +55,7 @@ class Shadowing:
         self._most_bytes = most_bytes
         self._beat_s = beat_s
         self._socket: socket | None = None
-        self._parts: list[Part] = []  # of whole frames, but for what of the first is sent already
+        self._parts: deque[Part] = deque()  # of whole frames, but for what of the first is sent already
         self._bytes = 0  # in all parts
         self._queued = 0  # copies, whole or in part, in them
         self._due: TimerHandle | None = None  # when what is gathered is to be written
@@ -76,7 +81,7 @@ class Shadowing:
         size = 0
         for part in parts:
             size += len(part)
-        if self._bytes + size > self._most_bytes:
+        if self._bytes + size > self._most_bytes or len(self._parts) >= MOST_WAITING_PARTS:
             self._full = self._bytes > 0
             self._drop(1)
             return
@@ -103,7 +108,7 @@ class Shadowing:
             self._parts += told
             self._bytes += sum(map(len, told))
         try:
-            written = self._socket.sendmsg(self._parts[:_MOST_PARTS])
+            written = self._socket.sendmsg(list(islice(self._parts, _MOST_PARTS)))
         except (BlockingIOError, InterruptedError):
             written = 0
         except OSError:
@@ -111,14 +116,13 @@ class Shadowing:
             return
         if written:
             self._full = False
-        if written == self._bytes:
-            self._parts = []
-            self._bytes = 0
+        self._bytes -= written
+        if self._bytes:
+            _take(self._parts, written)
+        else:
+            self._parts.clear()
             self._sent += self._queued
             self._queued = 0
-        else:
-            self._parts = _after(self._parts, written)
-            self._bytes -= written
         blocked = self._bytes > 0
         if blocked and not self._blocked:
             self._loop.add_writer(self._socket, self._write)
@@ -154,7 +158,8 @@ class Shadowing:
         self._socket.close()
         self._socket = None
         self._drop(self._queued)
-        self._parts, self._bytes, self._queued, self._full = [], 0, 0, False
+        self._parts.clear()
+        self._bytes, self._queued, self._full = 0, 0, False
 
     def _drop(self, copies: int) -> None:
         self._dropped += copies
@@ -172,10 +177,11 @@ class Shadowing:
                 self._loop.call_exception_handler({"message": "an observer failed", "exception": problem})
 
 
-def _after(parts: list[Part], written: int) -> list[Part]:
-    """What is left of `parts` after their first `written` bytes."""
-    for index, part in enumerate(parts):
+def _take(parts: deque[Part], written: int) -> None:
+    """Take the first `written` bytes off: however much waits, it takes as long as what was written has pieces."""
+    while written:
+        part = parts.popleft()
         if written < len(part):
-            return [memoryview(part)[written:], *parts[index + 1 :]]
+            parts.appendleft(memoryview(part)[written:])
+            return
         written -= len(part)
-    return []
