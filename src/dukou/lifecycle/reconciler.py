@@ -14,10 +14,10 @@ from dukou.core.model import Signature
 from dukou.core.route import Route, Shadow
 from dukou.core.seen import Found, Seen
 from dukou.core.version import ModelVersion, State
-from dukou.lifecycle.desired import as_loaded, desired
+from dukou.lifecycle.desired import as_loaded, desired, servable
 from dukou.lifecycle.retry import Failures
 from dukou.lifecycle.rollout import Rollout
-from dukou.lifecycle.strategy import next_action
+from dukou.lifecycle.strategy import next_action, resuming
 from dukou.lifecycle.wanted import Declared, Next, Now, Overrides, Strategy, Trial, Wanted
 
 _ON_TRIAL = "it is a shadow, which gets copies and answers nobody"
@@ -145,7 +145,7 @@ class Reconciler:
     def available(self, name: str) -> tuple[int, ...]:
         """The versions of a model that every worker has, highest first."""
         states = self.now(name).states
-        return _highest_first(number for number, state in states.items() if state is State.AVAILABLE)
+        return tuple(sorted((number for number, state in states.items() if state is State.AVAILABLE), reverse=True))
 
     def changed(self, version: ModelVersion) -> bool:
         """Whether the files of an AVAILABLE version are not those that were loaded; a failed one is tried again."""
@@ -240,8 +240,7 @@ class Reconciler:
             self._reload_accepted(name)
             wanted = self.wanted(name, now_s)
             self._try_again(name, wanted)
-            now = self.now(name)
-            coming = self._resuming(name, wanted) or next_action(now, wanted)
+            coming = self._coming(name, wanted)
             assignments += self._assignments(name, wanted, coming)
             shadows: tuple[Shadow, ...] = ()
             if wanted.shadow is not None:
@@ -255,9 +254,7 @@ class Reconciler:
             if coming.weights or shadows:
                 routes[name] = Route(coming.weights, wanted.sticky, shadows)
             named = dict(coming.labels)
-            if (
-                not self._applied.generation
-            ):  # whoever starts calling finds them: no worker answers before it has loaded
+            if not self._applied.generation:  # no worker answers before it has loaded: whoever calls then finds them
                 named = {label: number for label, number in wanted.labels.items() if number in coming.load} | named
             if named:
                 labels[name] = named
@@ -283,6 +280,15 @@ class Reconciler:
             self._dropped.pop(version, None)
         self._table = apply
         self._assigned = assigned
+
+    def _coming(self, name: str, wanted: Wanted) -> Next:
+        """A model's part of the next table; until the workers have one, that is the one before a restart."""
+        if self._resumed is not None:
+            model = self.models[name]
+            resumed = resuming(self._resumed, name, wanted, servable(model.overrides, model.seen))
+            if resumed is not None:
+                return resumed
+        return next_action(self.now(name), wanted)
 
     def _assignments(self, name: str, wanted: Wanted, coming: Next) -> Iterable[Assignment]:
         for number in coming.load:
@@ -332,34 +338,6 @@ class Reconciler:
             if self.is_wanted(version) and self._state(self._assigned[version]) is State.END:
                 self._attempts[version] = self._attempts.get(version, 0) + 1
 
-    def _resuming(self, name: str, wanted: Wanted) -> Next | None:
-        """For the first table after a restart, until the workers have it: what the last one before it had of this
-        model, if it is still there.
-
-        Nobody is answered before that is loaded, so what was only being loaded, to answer calls, comes with the next
-        one. A version that was rolled back since does not answer again.
-        """
-        if self._resumed is None:
-            return None
-        model = self.models[name]
-        route = self._resumed.routes.get(name)
-        if model.declared is None or route is None or not wanted.versions:
-            return None
-        barred = model.overrides.barred
-        good = {number for number, found in model.seen.versions.items() if not found.error and number not in barred}
-        answering = {weight.version for weight in route.weights}
-        coming = {weight.version for weight in wanted.weights} - answering - {*wanted.labels.values()}
-        known = {
-            one.id.version
-            for one in self._resumed.assignments
-            if one.id.name == name and one.wanted is State.AVAILABLE and one.id.version in good
-        }
-        if not answering or not answering <= known:
-            return None
-        loaded = known - coming
-        labels = {label: number for label, number in self._resumed.labels.get(name, {}).items() if number in loaded}
-        return Next(_highest_first(loaded), _highest_first(coming), route.weights, labels)
-
     def _state(self, assignment: Assignment) -> State:
         if assignment.wanted is not State.AVAILABLE:
             return assignment.wanted
@@ -392,10 +370,6 @@ class Reconciler:
         for known in (self._since, self._attempts, self._marks):
             for version in known.keys() - there:
                 del known[version]
-
-
-def _highest_first(numbers: Iterable[int]) -> tuple[int, ...]:
-    return tuple(sorted(numbers, reverse=True))
 
 
 def trial_of(rollout: Rollout | None) -> Trial | None:

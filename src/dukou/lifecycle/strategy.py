@@ -3,6 +3,7 @@ same situation it says the same, and at the goal it says what is in force."""
 
 from collections.abc import Collection, Mapping
 
+from dukou.core.link import Apply
 from dukou.core.route import Weight
 from dukou.core.version import State
 from dukou.lifecycle.wanted import Next, Now, Strategy, Wanted
@@ -33,6 +34,29 @@ def next_action(now: Now, wanted: Wanted) -> Next:
     answered = any(now.states.get(weight.version) is State.AVAILABLE for weight in weights)
     kept = {version for version in present if version in called or not answered}
     return Next(_ordered(kept.union(wanted.versions)), (), weights, labels)
+
+
+def resuming(published: Apply, name: str, wanted: Wanted, good: Collection[int]) -> Next | None:
+    """The first table of a model after a restart, until the workers have it: what the one `published` last before it
+    had, as far as that is `good`; None where what answered then is not.
+
+    Nobody is answered before that is loaded, so what was only being loaded, to answer calls, comes with the next one.
+    """
+    route = published.routes.get(name)
+    if route is None or not route.weights or not wanted.versions:
+        return None
+    answering = {weight.version for weight in route.weights}
+    coming = {weight.version for weight in wanted.weights} - answering - {*wanted.labels.values()}
+    known = {
+        one.id.version
+        for one in published.assignments
+        if one.id.name == name and one.wanted is State.AVAILABLE and one.id.version in good
+    }
+    if not answering <= known:
+        return None
+    loaded = known - coming
+    labels = {label: number for label, number in published.labels.get(name, {}).items() if number in loaded}
+    return Next(_ordered(loaded), _ordered(coming), route.weights, labels)
 
 
 def _dropping_first(now: Now, wanted: Wanted) -> Next:
