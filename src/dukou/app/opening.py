@@ -1,5 +1,6 @@
 """From the folder of a version to a model in memory, here or in a model process."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,7 @@ from dukou.config import ModelsConfig
 from dukou.config.load import nearest
 from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Assignment
-from dukou.core.model import ModelManifest
+from dukou.core.model import Evidence, ModelManifest, ModelVersion, Signature
 from dukou.core.runtime import LoadedModel
 from dukou.engine.executor import made_up
 from dukou.engine.replica import RemoteModel
@@ -27,6 +28,11 @@ class Opened(msgspec.Struct, frozen=True):
     manifest: ModelManifest
     model: LoadedModel
     warnings: tuple[str, ...] = ()
+
+
+def bare(version: ModelVersion, signatures: Mapping[str, Signature] = {}) -> ModelManifest:
+    """As much of a manifest as is known of a version that this process has not opened."""
+    return ModelManifest(0, version, "", "", signatures, {}, Evidence("", ""))
 
 
 def open_assigned(assignment: Assignment, models: ModelsConfig) -> Opened:

@@ -17,6 +17,7 @@ import msgspec
 
 from dukou.app import model_config
 from dukou.app.declare import declare, places
+from dukou.app.opening import bare
 from dukou.app.passing import Packer
 from dukou.app.program import SETTINGS, program
 from dukou.app.side_by_side import Seen, Side, SideBySide
@@ -26,7 +27,7 @@ from dukou.config import Config
 from dukou.control.replicas import Replica, Replicas
 from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Assignment, LoadReport
-from dukou.core.model import Evidence, ModelManifest, ModelVersion, Signature, State
+from dukou.core.model import ModelManifest, ModelVersion, State
 from dukou.engine.replica import RemoteModel
 from dukou.lifecycle.compatible import differences
 from dukou.lifecycle.judge import Outcome
@@ -227,7 +228,7 @@ async def _run(
                 detail=f"it cannot take the calls of version {primary.version.version}: {'; '.join(unlike)}",
             )
         typing = primary or candidate
-        calls = _calls(config, ask, _manifest(typing.version, typing.signatures), note)
+        calls = _calls(config, ask, bare(typing.version, typing.signatures), note)
         report("replaying")
         side_by_side = SideBySide(primary, candidate, plan)
         stopped = Flag()
@@ -300,18 +301,13 @@ async def _model_processes(
     models: list[RemoteModel] = []
     try:
         reports = await asyncio.gather(*loaded.values())
-        models += [RemoteModel(one.process, _manifest(one.id, {})) for one in assignments]
+        models += [RemoteModel(one.process, bare(one.id)) for one in assignments]
         yield [Side(said.id, said.signatures, model) for said, model in zip(reports, models, strict=True)]
     finally:
         for model in models:
             model.close()
         replicas.stop()
         await running
-
-
-def _manifest(version: ModelVersion, signatures: Mapping[str, Signature]) -> ModelManifest:
-    """As much of a manifest as calls need."""
-    return ModelManifest(0, version, "", "", signatures, {}, Evidence("", ""))
 
 
 def _ignore(*_: object) -> None:

@@ -42,7 +42,7 @@ class Taps:
                 if shadow.version == number:
                     continue
                 key = (version, shadow)
-                known = self._shadowing.pop(key) if key in self._shadowing else None
+                known = self._shadowing.pop(key, None)
                 shadowing[key] = known or self._shadowing_for(version, shadow)
                 taps.setdefault(version, []).append(shadowing[key])
         for gone in self._shadowing.values():

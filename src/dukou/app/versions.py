@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from dukou.app.opening import Opened
+from dukou.app.opening import Opened, bare
 from dukou.app.release import Held, in_thread, last_call, release
 from dukou.core.clock import Clock, monotonic
 from dukou.core.errors import DukouError, Reason
 from dukou.core.link import Apply, Assignment, LoadReport
 from dukou.core.message import Served
-from dukou.core.model import Evidence, ModelManifest, ModelVersion, State
+from dukou.core.model import ModelVersion, State
 from dukou.core.runtime import LoadedModel
 from dukou.engine.router import Engine
 
@@ -124,7 +124,7 @@ class Versions:
             if before is not None:
                 self._drop(before)
             error = DukouError(Reason.NOT_SERVING, detail=assignment.why) if assignment.why else None
-            served = Served(assignment.id, unreadable(assignment.id), assignment.wanted, None, error)
+            served = Served(assignment.id, bare(assignment.id), assignment.wanted, None, error)
             report = LoadReport(assignment.id, assignment.wanted, assignment.why, attempt=assignment.attempt)
             return _Entry(assignment, served, report), False
         if before is not None and _same_load(before.assignment, assignment):
@@ -135,7 +135,7 @@ class Versions:
         report = LoadReport(assignment.id, State.LOADING, attempt=assignment.attempt)
         if before is not None and before.held is not None:  # it answers until the new one does
             return _Entry(assignment, before.served, report, before.held), True
-        return _Entry(assignment, Served(assignment.id, unreadable(assignment.id), State.LOADING), report), True
+        return _Entry(assignment, Served(assignment.id, bare(assignment.id), State.LOADING), report), True
 
     def _is_wanted(self, entry: _Entry) -> bool:
         return self._entries.get(entry.assignment.id) is entry
@@ -208,7 +208,7 @@ class Versions:
         if entry.held is not None:
             state, signatures = State.AVAILABLE, entry.served.manifest.signatures
         else:
-            entry.served = Served(assignment.id, unreadable(assignment.id), State.END, None, error)
+            entry.served = Served(assignment.id, bare(assignment.id), State.END, None, error)
         entry.report = LoadReport(assignment.id, state, str(error), (), load_s, assignment.attempt, signatures)
         self._changed()
 
@@ -226,7 +226,7 @@ class Versions:
     def _drop(self, entry: _Entry) -> None:
         """The table does not want this version any more."""
         held, entry.held = entry.held, None
-        entry.served = Served(entry.assignment.id, unreadable(entry.assignment.id), State.END)
+        entry.served = Served(entry.assignment.id, bare(entry.assignment.id), State.END)
         if held is not None:
             self._let_go(held, self._generation)
         if entry.report.state is State.LOADING:
@@ -243,11 +243,6 @@ class Versions:
         await in_thread(release, held)
         del self._leaving[held]
         self.tell_freed()
-
-
-def unreadable(version: ModelVersion) -> ModelManifest:
-    """What stands in the table for a version whose manifest is not known."""
-    return ModelManifest(0, version, "", "", {}, {}, Evidence("", ""))
 
 
 def _same_load(one: Assignment, other: Assignment) -> bool:
