@@ -65,6 +65,15 @@ def test_what_a_barred_version_needs_is_said_once() -> None:
     assert told[-1].endswith("  barred; it was rolled back; `dukou promote` ...")
 
 
+def test_a_failed_load_does_not_name_its_version_again() -> None:
+    """Its line does that."""
+    versions = (VersionStatus(2, State.END, "model 'iris', version 2: no memory"),)
+
+    told = list(lines([ModelStatus("iris", 1, None, "latest:1", versions)]))
+
+    assert told[-1].split() == ["2", "END", "no", "memory"]
+
+
 def test_status_shows_a_rollout(server: AdminServer, capsys: pytest.CaptureFixture[str]) -> None:
     """Its step, and who is the candidate; afterwards how it ended."""
     run(["deploy", "iris", "--plan", "shadow,incremental:5,100"])

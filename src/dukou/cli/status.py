@@ -80,4 +80,4 @@ def _notes(model: ModelStatus, version: VersionStatus) -> Iterator[str]:
     if version.changed:
         yield f"its files have changed since; `dukou load {model.name} --version {version.version}` takes them"
     if version.why:
-        yield version.why
+        yield version.why.removeprefix(f"model {model.name!r}, version {version.version}: ")  # the line says that
