@@ -250,7 +250,7 @@ def test_a_full_disk_stops_changes_and_nothing_else(tmp_path: Path) -> None:
         with (seen_by_it / "filler").open("wb", buffering=0) as filler:
             fill(filler)
             adds(2.0, place.models / NAME / "2" / "model.onnx")
-            place.server.await_line("is answered by version 2")
+            until(lambda: ask(place.port) == 2.0, "version 2")
             answered = {ask(place.port) for _ in range(50)}
             said = refused(lambda: place.verb("deploy", version=1))
             alive = place.server.workers()
