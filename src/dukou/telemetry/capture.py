@@ -9,8 +9,6 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import Event as Flag
-from threading import Thread
 from typing import Any, TypeAlias
 
 import msgspec
@@ -24,6 +22,7 @@ from dukou.core.message import Copy, Tap
 from dukou.core.model import ModelManifest, Signature
 from dukou.core.tensor import Tensors
 from dukou.telemetry.recording import Header, Recording, pack
+from dukou.telemetry.writer import Writer
 
 FOLDER = "capture"
 """Its name in the state folder, where `capture.folder` names no other."""
@@ -69,7 +68,6 @@ class Capture:
         self._draw = draw
         self._clock = clock
         self._steady_clock = steady_clock
-        self._pause_s = pause_s
         self._most_waiting = most_waiting
         self._recordings: dict[str, Recording] = {}
         self._waiting: deque[tuple[float, int, Copy, Mapping[str, Blanks]]] = deque()
@@ -81,10 +79,7 @@ class Capture:
         self._told = 0
         self._tell_after_s = steady_clock() + _TELL_EVERY_S
         self._stopped = False
-        self._some = Flag()
-        self._closing = Flag()
-        self._thread = Thread(target=self._write_on, name="dukou-capture", daemon=True)
-        self._thread.start()
+        self._writer = Writer(self._write_waiting, "dukou-capture", pause_s, end=self._end)
 
     @property
     def dropped(self) -> int:
@@ -105,9 +100,7 @@ class Capture:
 
     def close(self, patience_s: float = 2.0) -> None:
         """Write what waits and end; a disk that stands still is left behind after `patience_s` seconds."""
-        self._closing.set()
-        self._some.set()
-        self._thread.join(patience_s)
+        self._writer.close(patience_s)
 
     def _take(self, copy: Copy, blanks: Mapping[str, Blanks]) -> None:
         size = 0
@@ -121,17 +114,9 @@ class Capture:
             return
         self._came_bytes += size
         self._waiting.append((self._clock(), size, copy, blanks))
-        if not self._some.is_set():
-            self._some.set()
+        self._writer.wake()
 
-    def _write_on(self) -> None:
-        """The thread. Only so often, so that many executions make one write."""
-        while not self._closing.is_set():
-            self._some.wait()
-            self._some.clear()
-            self._write_waiting()
-            self._closing.wait(self._pause_s)
-        self._write_waiting()
+    def _end(self) -> None:
         for recording in self._recordings.values():
             recording.close()
 

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from threading import Event as Flag
-from threading import Thread
 
 from dukou.config import TelemetryConfig
 from dukou.core.clock import Clock, wall
 from dukou.core.event import Event, RequestLogged
+from dukou.telemetry.writer import Writer
 
 _LONGEST_PATH = 1024
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
@@ -43,14 +42,10 @@ class Lines:
     ) -> None:
         self._write = write
         self._clock = clock
-        self._pause_s = pause_s
         self._most_waiting = most_waiting
         self._waiting: deque[Callable[[], str]] = deque()
         self._lost = 0
-        self._some = Flag()
-        self._closing = Flag()
-        self._thread = Thread(target=self._write_on, name="log", daemon=True)
-        self._thread.start()
+        self._writer = Writer(self._write_waiting, "log", pause_s)
 
     def room(self) -> bool:
         """Whether there is room for one more; otherwise that one is counted as lost."""
@@ -62,22 +57,11 @@ class Lines:
     def put(self, make: Callable[[], str]) -> None:
         """Take what makes a line, its newline included; the thread makes it. To be asked for `room` before."""
         self._waiting.append(make)
-        if not self._some.is_set():
-            self._some.set()
+        self._writer.wake()
 
     def close(self, patience_s: float = 1.0) -> None:
         """Write what is left and end the thread, or leave it behind where nobody reads for `patience_s` seconds."""
-        self._closing.set()
-        self._some.set()
-        self._thread.join(patience_s)
-
-    def _write_on(self) -> None:
-        while not self._closing.is_set():
-            self._some.wait()
-            self._some.clear()
-            self._write_waiting()
-            self._closing.wait(self._pause_s)
-        self._write_waiting()
+        self._writer.close(patience_s)
 
     def _write_waiting(self) -> None:
         lines = [self._waiting.popleft()() for _ in range(len(self._waiting))]
