@@ -74,6 +74,22 @@ def test_a_new_version_of_a_model_with_a_plan_gets_its_rollout_by_itself(rig: Ri
     ]
 
 
+def test_a_version_that_refuses_its_predecessors_calls_is_said_to(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a plan it answers all the same, as the policy says; a version that takes them is not worth a word."""
+    rig.takes = {3: TAKES_Y}
+    rig.declare(Declared(NAME), 1)
+    rig.declare(Declared(NAME), 1, 2)
+    silent = [each for each in caplog.records if each.levelname == "WARNING"]
+
+    rig.declare(Declared(NAME), 1, 2, 3)
+
+    (warning,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
+    assert not silent
+    assert rig.weights() == {3: 1.0}
+    assert "version 3 cannot take the calls of version 2, which it replaces: " in warning
+    assert "'Y'" in warning or "'X'" in warning
+
+
 def test_what_the_policy_changes_is_audited(rig: Rig, store: Store) -> None:
     """From which shares to which."""
     rig.declare(Declared(NAME), 1)

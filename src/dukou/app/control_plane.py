@@ -279,10 +279,19 @@ class ControlPlane:
         if not before or now == before:
             return
         _log.info("%s is answered by %s", name, _shared(now))
+        if now:
+            self._tell_unlike(ModelVersion(name, before[-1].version), ModelVersion(name, now[-1].version))
         if name in self._caused:
             self._caused.discard(name)
         else:
             self.note("follow", name, Cause(POLICY), {"calls": _shared(before)}, {"calls": _shared(now)})
+
+    def _tell_unlike(self, before: ModelVersion, now: ModelVersion) -> None:
+        """Say so where the version that answers now refuses calls that the one before it took."""
+        asked, offered = self.reconciler.signatures(before), self.reconciler.signatures(now)
+        if before != now and asked and offered and (unlike := differences(asked, offered)):
+            text = "model %r: version %d cannot take the calls of version %d, which it replaces: %s"
+            _log.warning(text, now.name, now.version, before.version, "; ".join(unlike))
 
     def _tell_gone(self, name: str, seen: Seen) -> None:
         """Say which versions that serve have left the repository since it was looked at last."""
