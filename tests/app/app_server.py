@@ -45,9 +45,13 @@ class Server:
         self.log: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
-        address = self.await_line(r"https?://\S+|unix:\S+")
-        self.url = address
         self.session = requests.Session()
+        try:
+            self.url = self.await_line(r"https?://\S+|unix:\S+")
+        except BaseException:
+            if self.process.poll() is None:
+                self.kill_all()
+            raise
 
     def _read(self) -> None:
         assert self.process.stderr is not None
