@@ -75,10 +75,10 @@ def ask(server: Server, number: float) -> None:
         pass
 
 
-@pytest.mark.parametrize("plan", ["incremental:50,100", "shadow"])
-def test_a_candidate_that_crashes_goes_back(tmp_path: Path, plan: str) -> None:
+@pytest.mark.parametrize(("plan", "why"), [("incremental:50,100", "3 workers ended"), ("shadow", "failed rows")])
+def test_a_candidate_that_crashes_goes_back(tmp_path: Path, plan: str, why: str) -> None:
     """It takes a worker with it, or the model process that it has as a shadow."""
     said = rolled_back(tmp_path, f"{plan} least_s=0 least_requests=10")
 
     assert said["status"] == "ROLLED_BACK", said["reason"]
-    assert "failed" in said["reason"]
+    assert why in said["reason"]

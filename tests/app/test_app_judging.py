@@ -14,7 +14,7 @@ from dukou.core.link import LoadReport
 from dukou.core.version import ModelVersion, State
 from dukou.lifecycle.measured import Counts
 from dukou.lifecycle.policy import Specific
-from dukou.lifecycle.rollout import Rollout, Status
+from dukou.lifecycle.rollout import Decision, Rollout, Status, Verdict
 from dukou.lifecycle.verbs import pause
 from dukou.lifecycle.wanted import Declared
 
@@ -30,11 +30,13 @@ class Told:
     def counts(self, block: int) -> Counts:
         return self._counts.get(block, Counts(latency=[0] * (len(FINE_SECONDS) + 1)))
 
-    def add(self, version: int, answered: int, errors: int = 0) -> None:
+    def add(self, version: int, answered: int, errors: int = 0, crashes: int = 0) -> None:
         before = self.counts(version)
         latency = list(before.latency)
         latency[BUCKET] += answered
-        self._counts[version] = Counts(before.answered + answered, before.errors + errors, latency)
+        self._counts[version] = Counts(
+            before.answered + answered, before.errors + errors, latency, before.crashes + crashes
+        )
 
 
 @pytest.fixture
@@ -114,6 +116,36 @@ def test_a_bad_candidate_goes_back_and_is_barred(store: Store) -> None:
     assert rig.weights() == {1: 1.0}
     assert rig.plane.model(NAME).overrides.barred == (2,)
     assert store.history(NAME, 1)[0].cause.who == "the judge"
+
+
+def test_a_candidate_that_turns_bad_goes_back_while_a_human_is_waited_for(store: Store) -> None:
+    """HELD is judged, too: it keeps its share of the calls all the while."""
+    rig = Judged(store, "incremental:50,100 least_s=1")
+    rig.plane.decided(NAME, Decision(Verdict.HOLD, "promote is recommended"))
+    rig.tick()
+    held = rig.rollout.status
+    rig.counted.add(1, 400)
+    rig.counted.add(2, 300, 100)
+
+    rig.tick()
+
+    assert held is Status.HELD
+    assert rig.rollout.status is Status.ROLLED_BACK
+
+
+@pytest.mark.parametrize(("primarys", "status"), [(0, Status.ROLLED_BACK), (1, Status.RUNNING)])
+def test_a_candidate_that_ends_workers_goes_back_at_the_third(store: Store, primarys: int, status: Status) -> None:
+    """Each takes everybody's calls with it, so certainty is not waited for; a machine that ends both is no fault."""
+    rig = Judged(store, "incremental:50,100 least_s=1")
+    rig.counted.add(1, 4, primarys, primarys)
+    seen = []
+
+    for _ in range(3):
+        rig.counted.add(2, 2, 1, 1)
+        rig.tick()
+        seen.append(rig.rollout.status)
+
+    assert seen == [Status.RUNNING, Status.RUNNING, status]
 
 
 def test_a_paused_rollout_is_measured_and_not_judged(store: Store) -> None:

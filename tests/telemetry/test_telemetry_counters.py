@@ -261,7 +261,8 @@ def test_what_a_dead_worker_was_running_has_failed(counters: Counters, tmp_path:
         Counters(tmp_path, 0).close()
 
     assert alive == {}
-    assert read_totals(tmp_path, EVERY).blocks[1].errors == {Code.INTERNAL: 1}
+    dead = read_totals(tmp_path, EVERY).blocks[1]
+    assert (dead.errors, dead.crashes) == ({Code.INTERNAL: 1}, 1)
 
 
 def test_versions_that_share_a_block_share_its_sizes(counters: Counters, tmp_path: Path) -> None:

@@ -19,4 +19,4 @@ class Counted:
         if totals is None:
             return Counts()
         answered = max(0, totals.executed - totals.unsaid)
-        return Counts(answered, sum(totals.errors.values()), totals.fine)
+        return Counts(answered, sum(totals.errors.values()), totals.fine, totals.crashes)

@@ -33,6 +33,9 @@ ANSWERS_MARGIN = 0.01
 
 ACCURACY = "accuracy"
 SLICE = "disagreement where"
+MOST_CRASHES = 2
+"""Of workers, with the candidate: each costs all callers, not one, so that the next is not waited for to be certain."""
+
 BASELINE = 100
 """With fewer requests of the primary before all calls moved, errors of the candidate are judged by themselves."""
 
@@ -197,6 +200,14 @@ def _of_comparison(sample: Sample) -> Iterator[Question]:
 def answer(question: Question) -> Finding:
     """What the numbers say to it now."""
     return _of_rates(question) if isinstance(question, Rates) else _of_times(question)
+
+
+def crashed(sample: Sample) -> str:
+    """Why a candidate goes back that has ended workers, which its primary has not; "" where it stays."""
+    crashes = sample.candidate.crashes
+    if crashes <= MOST_CRASHES or sample.primary.crashes:
+        return ""
+    return f"crashes: {crashes} workers ended while the candidate ran, none while the primary did"
 
 
 def by_labels(sample: Sample, findings: Sequence[Finding]) -> Finding | None:

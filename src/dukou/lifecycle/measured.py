@@ -8,11 +8,12 @@ from dukou.core.comparison import Comparison
 class Counts(msgspec.Struct):
     """Requests of one version since the rollout began: answered ones by latency (buckets of
     `dukou.core.buckets.FINE_SECONDS`), and those that failed; errors that are the caller's own fault count, too, as
-    both versions get the same callers."""
+    both versions get the same callers. `crashes` are those errors with which a worker died."""
 
     answered: int = 0
     errors: int = 0
     latency: list[int] = []
+    crashes: int = 0
 
     @property
     def requests(self) -> int:
@@ -48,7 +49,7 @@ def since(now: Counts, base: Counts) -> Counts:
     latency = now.latency
     if base.latency:
         latency = [max(0, new - old) for new, old in zip(now.latency, base.latency, strict=True)]
-    return Counts(now.answered - base.answered, now.errors - base.errors, latency)
+    return Counts(now.answered - base.answered, now.errors - base.errors, latency, now.crashes - base.crashes)
 
 
 def add(counts: Counts, more: Counts) -> Counts:
@@ -56,9 +57,10 @@ def add(counts: Counts, more: Counts) -> Counts:
     latency = counts.latency or more.latency
     if counts.latency and more.latency:
         latency = [one + other for one, other in zip(counts.latency, more.latency, strict=True)]
-    return Counts(counts.answered + more.answered, counts.errors + more.errors, latency)
+    crashes = counts.crashes + more.crashes
+    return Counts(counts.answered + more.answered, counts.errors + more.errors, latency, crashes)
 
 
 def copied(counts: Counts) -> Counts:
     """The same counts, which stay when the others go on."""
-    return Counts(counts.answered, counts.errors, [*counts.latency])
+    return Counts(counts.answered, counts.errors, [*counts.latency], counts.crashes)

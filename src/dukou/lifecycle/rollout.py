@@ -7,7 +7,7 @@ from math import ceil, isinf
 import msgspec
 
 from dukou.core.errors import DukouError, Reason
-from dukou.lifecycle.judge import Finding, Outcome, Sample, answer, by_labels, percent, questions
+from dukou.lifecycle.judge import Finding, Outcome, Sample, answer, by_labels, crashed, percent, questions
 from dukou.lifecycle.measured import Counts, Measured, copied, since
 from dukou.lifecycle.plan import FULL, Plan, Step
 
@@ -87,6 +87,7 @@ def next_step(rollout: Rollout) -> Decision:
     sample = sample_of(rollout)
     findings = [answer(question) for question in questions(sample)]
     worse = [finding.text for finding in findings if finding.outcome is Outcome.WORSE]
+    worse += [why] if (why := crashed(sample)) else []
     if worse:
         return Decision(Verdict.ROLL_BACK, "; ".join(worse))
     if rollout.status is Status.HELD:

@@ -118,6 +118,7 @@ class Counters:
         cells[start + layout.PENDING] = 0
         if cells[start + layout.RUNNING] > 0:
             cells[start + _CODE_CELL[Code.INTERNAL]] += cells[start + layout.RUNNING]
+            cells[start + layout.CRASHES] += cells[start + layout.RUNNING]
         cells[start + layout.RUNNING] = 0
 
     def _set_offset(self) -> None:

@@ -8,7 +8,7 @@ from dukou.core.buckets import FINE_SECONDS, SECONDS
 from dukou.core.entry import ENTRIES
 from dukou.core.errors import Code
 
-LAYOUT = 5
+LAYOUT = 6
 PREFIX = "counters-"
 MOST_BLOCKS = 1024
 MOST_SIZES = 128
@@ -52,12 +52,13 @@ LAST = FAILED_RUNS + 1  # on the monotonic clock
 PENDING = LAST + 1
 COPIES_SENT = PENDING + 1
 COPIES_DROPPED = COPIES_SENT + 1
-RUNNING = COPIES_DROPPED + 1
+RUNNING = COPIES_DROPPED + 1  # executions, where that is marked
+CRASHES = RUNNING + 1  # those during which the worker died
 
 # A row of a batch size: how many executions, and three times of them. Its size stands before it.
 RUNS, INPUT, INFER, OUTPUT = range(4)
 SIZE_CELLS = 1 + 4
-SIZES = RUNNING + 1
+SIZES = CRASHES + 1
 OTHER_SIZES = SIZES + MOST_SIZES * SIZE_CELLS
 OTHER_ROWS = OTHER_SIZES + 4
 OTHER_BUCKETS = OTHER_ROWS + 1

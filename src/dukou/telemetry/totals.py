@@ -74,6 +74,7 @@ class BlockTotals(msgspec.Struct):
     are left out), which took `error_s` in all; `unsaid` are those among them that had been executed, so `entries` has
     them too. `failed_runs` are executions that answered nobody. `last_s` is the Unix time of the last execution.
     `pending` requests waited when a worker last looked. `copies_sent` went to it as a shadow, `copies_dropped` did not.
+    `crashes` are executions, among the errors, during which a worker died.
     """
 
     entries: dict[int, EntryTotals] = {}
@@ -91,6 +92,7 @@ class BlockTotals(msgspec.Struct):
     pending: int = 0
     copies_sent: int = 0
     copies_dropped: int = 0
+    crashes: int = 0
 
     @property
     def latency(self) -> Histogram:
@@ -193,6 +195,7 @@ def _add(into: BlockTotals, cells: tuple[float, ...], offset_s: float) -> None:
     into.pending += int(cells[layout.PENDING])
     into.copies_sent += int(cells[layout.COPIES_SENT])
     into.copies_dropped += int(cells[layout.COPIES_DROPPED])
+    into.crashes += int(cells[layout.CRASHES])
     if cells[layout.LAST]:
         into.last_s = max(into.last_s, cells[layout.LAST] + offset_s)
 
