@@ -12,10 +12,7 @@ import pytest
 
 import dukou
 from dukou.app import embed
-from dukou.config import ModelsConfig
 from dukou.core.errors import DukouError, Reason
-from dukou.core.link import Assignment
-from dukou.core.model import ModelVersion
 
 ROW = [[5.1, 3.5, 1.4, 0.2]]
 LIMIT_S = 20.0
@@ -118,12 +115,3 @@ def test_a_model_that_fails_to_warm_up_leaves_no_thread(repository: Path, monkey
         dukou.load(repository / "iris")
 
     assert set(threading.enumerate()) <= before
-
-
-def test_an_option_that_nothing_reads_is_warned_of(repository: Path) -> None:
-    """With the option that was perhaps meant."""
-    assignment = Assignment(ModelVersion("iris", 1), str(repository / "iris" / "1"), 1, {"thread": 2, "warm": False})
-
-    warnings = embed.open_version(assignment, ModelsConfig()).warnings
-
-    assert warnings == ("models.options.iris.thread: there is no such option; did you mean threads?",)
