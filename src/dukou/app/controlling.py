@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from socket import socket
-from typing import Any
+from typing import Any, ParamSpec
 
 from dukou.app.blocks import Blocks
 from dukou.app.control_plane import ControlPlane
@@ -49,6 +49,8 @@ _LONGEST_FOLDER = 80
 
 _log = logging.getLogger("dukou.control")
 
+_What = ParamSpec("_What")
+
 
 class Controlling:
     """The control plane of one server. `publish` tells the workers a table and returns its generation.
@@ -75,8 +77,8 @@ class Controlling:
         )
         self._replicas = Replicas(
             lambda link_fd, address: program("_model", str(state), str(link_fd), address),
-            self._plane.shadow_heard,
-            self._plane.compared,
+            _surviving(self._plane.shadow_heard),
+            _surviving(self._plane.compared),
             load_timeout_s=load_timeout_s,
         )
         self._following = Following(self._plane, models, places)
@@ -84,8 +86,8 @@ class Controlling:
             self._plane, self._following, models, load_timeout_s=load_timeout_s, wall_clock=wall
         )
         self._judging = Judging(self._plane, Counted(state), self._blocks.of, clock=monotonic)
-        self.heard: Callable[[Applied], None] = self._plane.heard
-        self.freed: Callable[[int], None] = self._plane.freed
+        self.heard: Callable[[Applied], None] = _surviving(self._plane.heard)
+        self.freed: Callable[[int], None] = _surviving(self._plane.freed)
 
     async def begin(self) -> tuple[str, ...]:
         """Publish the first table; returns warnings. Raises DukouError for what cannot be served."""
@@ -201,6 +203,19 @@ def _check_labels(name: str, labels: Mapping[str, int], served: Collection[Model
             known = ", ".join(map(str, numbers)) or "none of this name"
             detail = f"models.labels.{name}.{label} is {number!r}, which is not served; served are: {known}"
             raise DukouError(Reason.CONFIG_INVALID, detail=detail)
+
+
+def _surviving(hear: Callable[_What, None]) -> Callable[_What, None]:
+    """`hear` for those who keep processes, and must not end of it: what goes wrong is logged, and what follows from
+    what was heard is decided again at the next beat."""
+
+    def heard(*what: _What.args, **named: _What.kwargs) -> None:
+        try:
+            hear(*what, **named)
+        except Exception:
+            _log.exception("the control plane failed; what is served stays as it is")
+
+    return heard
 
 
 async def _again(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
