@@ -123,7 +123,7 @@ def test_unknown_names_are_answered_with_the_known(tmp_path: Path) -> None:
         with pytest.raises(DukouError, match="served are: iris") as caught:
             repository.versions(model)
         assert caught.value.reason is Reason.MODEL_NOT_FOUND
-    with pytest.raises(DukouError, match="served are: 1") as caught:
+    with pytest.raises(DukouError, match="there are: 1") as caught:
         repository.fetch(ModelVersion("iris", 2))
     assert caught.value.reason is Reason.VERSION_NOT_FOUND
 
