@@ -220,7 +220,8 @@ class Operating:
                 return True
             failed.clear()
             failed.update(reconciler.last_errors(name))
-            wanted = (version,) if version is not None else reconciler.aspired(name)
+            aspired = reconciler.aspired(name)
+            wanted = aspired if version is None or version not in aspired else (version,)
             available = reconciler.available(name)
             return all(one in available or one in failed for one in wanted) and self._plane.in_force(name)
 
