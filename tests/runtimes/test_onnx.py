@@ -1,5 +1,8 @@
 """ONNX graphs: their signatures, their answers, and what is said when something is wrong."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -428,3 +431,12 @@ def test_how_many_runs_at_a_time_can_be_said(tmp_path: Path) -> None:
     model = load(identity(tmp_path / "m.onnx", TensorProto.FLOAT, ["n"]), concurrency=3)
 
     assert model.concurrency == 3
+
+
+def test_onnx_runtime_keeps_nothing_in_the_users_home(tmp_path: Path) -> None:
+    """Neither an identifier nor what it would report to its makers."""
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+
+    subprocess.run([sys.executable, "-c", "import dukou.runtimes.onnx"], env=environment, check=True, timeout=60)
+
+    assert list(tmp_path.rglob("*")) == []

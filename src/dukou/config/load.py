@@ -86,6 +86,12 @@ def debugging() -> bool:
     return bool(os.environ.get(DEBUG))
 
 
+def keep_runtimes_silent() -> None:
+    """Tell ONNX Runtime, before it is imported, not to report its use to its makers nor to keep an identifier in the
+    user's home, as its packages do by default. Who wants that sets ORT_DISABLE_TELEMETRY=0."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def user_cache_dir() -> Path:
     """Where this user's caches belong: XDG_CACHE_HOME, else ~/.cache, of which dukou takes a folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dukou"

@@ -10,15 +10,19 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from dukou.config.load import keep_runtimes_silent
 from dukou.core.errors import DukouError, Reason
 from dukou.core.model import DEFAULT_SIGNATURE, ModelManifest, Signature, TensorSpec
 from dukou.core.tensor import DTYPES, Tensors
 from dukou.runtimes.domain import Gate, InputDomain, read_domain
 from dukou.runtimes.options import read_concurrency, read_threads
+
+keep_runtimes_silent()  # it looks when it is imported
+
+import onnxruntime  # noqa: E402
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument  # noqa: E402
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
