@@ -4,12 +4,15 @@ import asyncio
 import ctypes
 import gc
 import logging
+import os
+import sys
 import weakref
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
-from threading import Thread
+from threading import Thread, get_native_id
 from typing import Any, TypeVar
 
 from dukou.core.runtime import LoadedModel
@@ -19,6 +22,7 @@ from dukou.engine.stream import Streamer
 T = TypeVar("T")
 
 _GC_THRESHOLD = 10_000
+_NICE = 5
 _M_ARENA_MAX = -8  # of malloc.h
 
 _log = logging.getLogger("dukou")
@@ -100,11 +104,20 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
 
 
 def _work(loop: AbstractEventLoop, done: "Future[T]", work: Callable[[], T]) -> None:
+    _let_others_first()
     try:
         tell = partial(done.set_result, work())
     except BaseException as error:
         tell = partial(done.set_exception, error)
     _soon(loop, lambda: None if done.done() else tell())
+
+
+def _let_others_first() -> None:
+    """Give this thread less of the processor than the loop, where both have one core. On Linux threads have a priority
+    of their own. bench/swaps.py: the loop's longest lag while versions are loaded."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), _NICE)
 
 
 def _gone(part: object, loop: AbstractEventLoop) -> "Future[None]":
