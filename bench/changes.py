@@ -26,10 +26,10 @@ PARTS = (
 """Title, program, words, and whether it needs a packed version."""
 
 AIMS = """\
-What we aim at: 200 swaps without a failed request, the loop's lag at most 10 ms in windows with a swap, memory after the last swap within
-5 % of that after the fifth; a 100 % shadow for at most 3 µs of its primary's CPU a request, one that hangs or crashes for no more; at most
-1 s from `dukou rollback` to the last answer of the version rolled back; at most 5 % of equal candidates rolled back and at most 1 % of bad ones
-promoted."""
+What we aim at: 200 swaps without a failed request, the loop's lag at most 10 ms in windows with a swap, memory after
+the last swap within 5 % of that after the fifth; a 100 % shadow for at most 3 µs of its primary's CPU a request, one
+that hangs or crashes for no more; at most 1 s from `dukou rollback` to the last answer of the version rolled back; at
+most 5 % of equal candidates rolled back and at most 1 % of bad ones promoted."""
 
 
 def main() -> None:
