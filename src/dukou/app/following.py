@@ -7,7 +7,6 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from dukou.app import model_config
 from dukou.app.control_plane import POLICY, ControlPlane
 from dukou.app.declare import Place, declare
 from dukou.config import ModelsConfig
@@ -46,6 +45,8 @@ class Following:
         """Declare for the first time; returns warnings. Raises DukouError for what cannot be served."""
         warnings: tuple[str, ...] = ()
         if self._config.config_file:
+            from dukou.app import model_config  # protobuf takes 30 ms, which a start without such a file saves
+
             self._message = await asyncio.to_thread(model_config.read, self._config.config_file)
             warnings = model_config.warnings(self._message)
         declared, found = await asyncio.to_thread(self._declared)
@@ -93,6 +94,8 @@ class Following:
         """Read the config file again and serve what it says. Raises DukouError; then nothing has changed."""
         if not self._config.config_file:
             raise DukouError(Reason.NOT_SUPPORTED, detail="the server was started without a model config file")
+        from dukou.app import model_config
+
         await self.reload(await asyncio.to_thread(model_config.read, self._config.config_file), cause)
 
     async def reload(self, message: Any, cause: Cause) -> None:
@@ -101,6 +104,8 @@ class Following:
         reconciler = self._plane.reconciler
         available = {name: reconciler.available(name) for name in reconciler.models}
         labels = {name: reconciler.now(name).labels for name in reconciler.models}
+        from dukou.app import model_config
+
         declared = model_config.reloaded(message, self._config, available, labels)
         before = {name: _told(model.declared) for name, model in reconciler.models.items() if model.declared}
         after = {name: _told(one) for name, one in declared.items()}
@@ -114,6 +119,8 @@ class Following:
     def _declared(self) -> tuple[Mapping[str, Declared], tuple[str, ...]]:
         """What should be served by the settings or the config file, and warnings. Reads folders."""
         if self._message is not None:
+            from dukou.app import model_config
+
             found = model_config.declared(self._message, self._config)
             self._roots = tuple(Path(one.folder) for one in found.values())
             return found, ()
@@ -146,6 +153,8 @@ class Following:
 
     async def _poll_config(self) -> None:
         """Read the config file again and again; what is wrong with it is logged once and changes nothing."""
+        from dukou.app import model_config
+
         last = self._message
         while True:
             await asyncio.sleep(self._config.config_poll_s)

@@ -20,7 +20,6 @@ from dukou.lifecycle.desired import back_to
 from dukou.lifecycle.measured import Outcomes
 from dukou.lifecycle.rollout import Rollout
 from dukou.lifecycle.verbs import Change
-from dukou.protos import pool
 from dukou.repository.local import is_packed
 from dukou.repository.manifest import read_manifest
 
@@ -158,6 +157,8 @@ class Operating:
                 await self._all_gone(before)
             case ReloadConfig(config):
                 self._allow(bool(self._config.config_file))
+                from dukou.protos import pool
+
                 message = pool.parse("tensorflow.serving.ModelServerConfig", config)
                 before = set(self._plane.reconciler.models)
                 await self._following.reload(message, cause)
