@@ -234,7 +234,12 @@ class TelemetryConfig:
         "/monitoring/prometheus/metrics", "Where metrics have TensorFlow Serving's names; empty for nowhere."
     )
     log_level: str = _setting("info", "Least severe level written.", choices=("debug", "info", "warning", "error"))
-    state_dir: str = _setting("", "Folder of the running server's own files; empty makes a temporary one.")
+    state_dir: str = _setting(
+        "",
+        "Folder of the server's own files: what verbs have changed, the audit, counts. Empty is one in the user's state "
+        "folder, the same again for the same models at the same addresses; a temporary one for bare model files and for "
+        "ports of the system's choice.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
