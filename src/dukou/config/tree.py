@@ -236,9 +236,9 @@ class TelemetryConfig:
     log_level: str = _setting("info", "Least severe level written.", choices=("debug", "info", "warning", "error"))
     state_dir: str = _setting(
         "",
-        "Folder of the server's own files: what verbs have changed, the audit, counts. Empty is one in the user's state "
-        "folder, the same again for the same models at the same addresses; a temporary one for bare model files and for "
-        "ports of the system's choice.",
+        "Folder of the server's own files: what verbs have changed, the audit, counts. Empty is one in the user's "
+        "state folder, the same again for the same models at the same addresses; a temporary one for bare model files "
+        "and for ports of the system's choice.",
     )
 
 
